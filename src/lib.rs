@@ -1,0 +1,9 @@
+//! The library behind the `datapulse-sidecar` binary.
+//!
+//! Read downwards: each part uses only those above it (`tests/tidy.rs` checks that), and a call
+//! flows in the same direction. `ARCHITECTURE.md` has the map.
+
+pub mod secret;
+pub mod clock;
+pub mod backoff;
+pub mod config;
