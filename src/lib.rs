@@ -7,3 +7,5 @@ pub mod secret;
 pub mod clock;
 pub mod backoff;
 pub mod config;
+pub mod telemetry;
+pub mod proxy;

@@ -1,0 +1,3 @@
+//! A call: front door, access, shaping, injection, upstream, answer.
+
+pub mod reject;
