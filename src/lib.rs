@@ -10,3 +10,4 @@ pub mod serve;
 pub mod config;
 pub mod telemetry;
 pub mod proxy;
+pub mod emulator;

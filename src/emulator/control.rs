@@ -1,0 +1,148 @@
+//! The handle that tests steer the emulator with, in process or under `/_emulator/`.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use axum::{
+    http::{Method, StatusCode},
+    response::Response,
+};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    Limit, Settings,
+    authorization::Token,
+    counters::Counters,
+    faults::Fault,
+    limiter::{Kind, Limiter, Rate},
+    resources::json_answer,
+};
+
+const MAX_FAULTS: usize = 64;
+
+pub(super) struct State {
+    pub(super) settings: Settings,
+    pub(super) tokens: VecDeque<Token>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) limiters: HashMap<String, Limiter>,
+    pub(super) counters: Counters,
+}
+
+/// Steers a running emulator. Locks are never held across a wait.
+pub struct Control {
+    pub(super) state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    token_life_seconds: Option<u64>,
+    limiter: Option<Kind>,
+    limit: Option<String>,
+    retry_after_date: Option<bool>,
+}
+
+impl Control {
+    pub(super) fn new(settings: Settings) -> Self {
+        let (tokens, faults, limiters) = (VecDeque::new(), Vec::new(), HashMap::new());
+        let counters = Counters::default();
+        Self { state: Mutex::new(State { settings, tokens, faults, limiters, counters }) }
+    }
+
+    /// Everything counted so far.
+    pub fn counters(&self) -> Counters {
+        self.state.lock().counters.clone()
+    }
+
+    /// Tokens minted so far, for all clients.
+    pub fn mints(&self) -> u64 {
+        self.state.lock().counters.minted.values().sum()
+    }
+
+    /// Adds a fault after those that wait already; false when 64 do.
+    pub fn fault(&self, fault: Fault) -> bool {
+        let faults = &mut self.state.lock().faults;
+        let room = faults.len() < MAX_FAULTS;
+        if room {
+            faults.push(fault);
+        }
+        room
+    }
+
+    /// Ends all tokens, or those of one client; how many that were.
+    pub fn revoke(&self, client: Option<&str>) -> usize {
+        self.state.lock().revoke(client)
+    }
+
+    /// The life of tokens minted from now on, cut to a second up to 24 hours.
+    pub fn set_token_life(&self, life: Duration) {
+        let day = Duration::from_secs(86_400);
+        self.state.lock().settings.token_life = life.clamp(Duration::from_secs(1), day);
+    }
+
+    /// The limit of each key, from now and from zero; `None` is no limit.
+    pub fn set_limit(&self, limit: Option<Limit>) {
+        let state = &mut *self.state.lock();
+        state.settings.limit = limit;
+        state.limiters.clear();
+    }
+
+    /// Forgets faults, counts and limiters; tokens and settings stay.
+    pub fn reset(&self) {
+        let state = &mut *self.state.lock();
+        state.faults.clear();
+        state.limiters.clear();
+        state.counters = Counters::default();
+    }
+
+    pub(super) fn http(&self, method: &Method, what: &str, body: &[u8]) -> Response {
+        let done = match (method.as_str(), what) {
+            ("GET", "counters") => return json_answer(StatusCode::OK, &json!(self.counters())),
+            ("POST" | "PUT", "faults") => {
+                serde_json::from_slice(body).is_ok_and(|fault| self.fault(fault))
+            }
+            ("POST" | "PUT", "settings") => self.change(body),
+            ("POST", "revoke") => {
+                let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+                let revoked = self.revoke(body.get("client").and_then(|client| client.as_str()));
+                return json_answer(StatusCode::OK, &json!({"revoked": revoked}));
+            }
+            ("POST", "reset") => {
+                self.reset();
+                true
+            }
+            _ => return json_answer(StatusCode::NOT_FOUND, &json!({"error": "not_found"})),
+        };
+        let status = if done { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        json_answer(status, &json!({"done": done}))
+    }
+
+    fn change(&self, body: &[u8]) -> bool {
+        let Ok(change) = serde_json::from_slice::<Change>(body) else { return false };
+        if let Some(text) = &change.limit {
+            let kind = change.limiter.unwrap_or(Kind::FixedWindow);
+            match Rate::parse(text) {
+                Some(rate) => self.set_limit(Some(Limit { kind, rate })),
+                None if text == "off" => self.set_limit(None),
+                None => return false,
+            }
+        }
+        if let Some(seconds) = change.token_life_seconds {
+            self.set_token_life(Duration::from_secs(seconds));
+        }
+        if let Some(date) = change.retry_after_date {
+            self.state.lock().settings.retry_after_date = date;
+        }
+        true
+    }
+}

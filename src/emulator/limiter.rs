@@ -1,0 +1,188 @@
+//! The four limiters that APIs use, for one key. Pure: `now` is an argument, nothing waits.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+/// Which limiter the emulator plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A count that starts over each window, the first window starting with the first request.
+    FixedWindow,
+    /// The time of each admitted request of the last window.
+    SlidingLog,
+    /// `previous × (1 − elapsed/window) + current`, as Cloudflare counts.
+    SlidingCounter,
+    /// A bucket of `limit` tokens that fills evenly in one window.
+    TokenBucket,
+}
+
+/// `limit` requests in each `window`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests, from 1 to 1,000,000.
+    pub limit: u32,
+    /// Above zero.
+    pub window: Duration,
+}
+
+impl Rate {
+    /// Reads `600`, `600/min` (a minute) or `10/s`; `None` for anything else, zero included.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (number, seconds) = match text.split_once('/') {
+            None | Some((_, "min")) => (text.strip_suffix("/min").unwrap_or(text), 60),
+            Some((number, "s")) => (number, 1),
+            Some(_) => return None,
+        };
+        let limit = number.parse().ok().filter(|limit| (1..=1_000_000).contains(limit))?;
+        Some(Self { limit, window: Duration::from_secs(seconds) })
+    }
+}
+
+/// One key's limiter.
+#[derive(Debug)]
+pub struct Limiter {
+    kind: Kind,
+    rate: Rate,
+    start: Option<Instant>,
+    previous: u32,
+    current: u32,
+    tokens: f64,
+    log: VecDeque<Instant>,
+}
+
+impl Limiter {
+    /// An unused limiter.
+    #[must_use]
+    pub fn new(kind: Kind, rate: Rate) -> Self {
+        let tokens = f64::from(rate.limit);
+        let log = VecDeque::new();
+        Self { kind, rate, start: None, previous: 0, current: 0, tokens, log }
+    }
+
+    /// Admits a request, or says how long until one could be admitted.
+    ///
+    /// # Errors
+    /// The wait, when the request is over the limit; a refused request is not counted.
+    pub fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        match self.kind {
+            Kind::FixedWindow => self.fixed_window(now),
+            Kind::SlidingLog => self.sliding_log(now),
+            Kind::SlidingCounter => self.sliding_counter(now),
+            Kind::TokenBucket => self.token_bucket(now),
+        }
+    }
+
+    fn fixed_window(&mut self, now: Instant) -> Result<(), Duration> {
+        let start = *self.start.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(start);
+        if elapsed >= self.rate.window {
+            (self.start, self.current) = (Some(now), 0);
+        } else if self.current >= self.rate.limit {
+            return Err(self.rate.window.saturating_sub(elapsed));
+        }
+        self.current += 1;
+        Ok(())
+    }
+
+    fn sliding_log(&mut self, now: Instant) -> Result<(), Duration> {
+        let age = |at: &Instant| now.saturating_duration_since(*at);
+        while self.log.front().is_some_and(|at| age(at) >= self.rate.window) {
+            self.log.pop_front();
+        }
+        if self.log.len() >= self.rate.limit as usize {
+            let oldest = self.log.front().map_or(Duration::ZERO, age);
+            return Err(self.rate.window.saturating_sub(oldest));
+        }
+        self.log.push_back(now);
+        Ok(())
+    }
+
+    fn sliding_counter(&mut self, now: Instant) -> Result<(), Duration> {
+        let window = self.rate.window;
+        let start = *self.start.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(start);
+        if elapsed >= window * 2 {
+            (self.start, self.previous, self.current) = (Some(now), 0, 0);
+        } else if elapsed >= window {
+            (self.start, self.previous, self.current) = (Some(start + window), self.current, 0);
+        }
+        let elapsed = now.saturating_duration_since(self.start.unwrap_or(now));
+        let passed = elapsed.as_secs_f64() / window.as_secs_f64();
+        let weighted = f64::from(self.previous) * (1.0 - passed) + f64::from(self.current);
+        if weighted + 1.0 > f64::from(self.rate.limit) {
+            return Err(window.saturating_sub(elapsed));
+        }
+        self.current += 1;
+        Ok(())
+    }
+
+    fn token_bucket(&mut self, now: Instant) -> Result<(), Duration> {
+        let limit = f64::from(self.rate.limit);
+        let each = self.rate.window.as_secs_f64() / limit;
+        let last = self.start.replace(now).unwrap_or(now);
+        let filled = now.saturating_duration_since(last).as_secs_f64() / each;
+        self.tokens = (self.tokens + filled).min(limit);
+        if self.tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.tokens) * each));
+        }
+        self.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Requests at these times (ms) with 2 a second: which are admitted?
+    fn check(kind: Kind, times: &[u64], admitted: &[bool]) {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(kind, Rate::parse("2/s").unwrap());
+        let got: Vec<_> = times
+            .iter()
+            .map(|at| limiter.admit(start + Duration::from_millis(*at)).is_ok())
+            .collect();
+        assert_eq!(got, admitted, "{kind:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_limiter_admits_what_its_kind_promises() {
+        check(
+            Kind::FixedWindow,
+            &[0, 900, 950, 1000, 1001, 1002],
+            &[true, true, false, true, true, false],
+        );
+        check(
+            Kind::SlidingLog,
+            &[0, 900, 950, 1000, 1001, 1900],
+            &[true, true, false, true, false, true],
+        );
+        check(Kind::SlidingCounter, &[0, 900, 950, 1000, 1500], &[true, true, false, false, true]);
+        check(
+            Kind::TokenBucket,
+            &[0, 0, 0, 500, 500, 5000, 5000, 5000],
+            &[true, true, false, true, false, true, true, false],
+        );
+    }
+
+    #[test]
+    fn a_rate_is_a_minute_or_a_second() {
+        for (text, want) in [
+            ("600", Some((600, 60))),
+            ("600/min", Some((600, 60))),
+            ("10/s", Some((10, 1))),
+            ("0", None),
+            ("1/h", None),
+            ("x/s", None),
+        ] {
+            assert_eq!(
+                Rate::parse(text).map(|rate| (rate.limit, rate.window.as_secs())),
+                want,
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A DataPulse on loopback, for development, tests and the demo.
+//!
+//! Never for production, and never part of the request path: its credentials are public.
+
+mod authorization;
+mod body;
+mod control;
+mod counters;
+mod faults;
+mod limiter;
+mod resources;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{net::TcpListener, sync::watch};
+
+pub use self::{
+    control::Control,
+    counters::{Counters, Record},
+    faults::{Effect, Fault, Scope},
+    limiter::{Kind, Limiter, Rate},
+};
+use crate::{config::model::Level, serve};
+
+/// An API key that the emulator knows.
+#[derive(Clone)]
+pub struct Key {
+    /// What counters call it.
+    pub name: String,
+    /// The value.
+    pub key: String,
+    /// What it may do.
+    pub level: Level,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// An OAuth client that the emulator knows.
+#[derive(Clone)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// `client_secret`.
+    pub secret: String,
+    /// What its tokens may do.
+    pub level: Level,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A limit for each credential.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// How it is counted.
+    pub kind: Kind,
+    /// How much.
+    pub rate: Rate,
+}
+
+/// What an emulator starts with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// API keys; by default one a level, `dp_live_emulator_<level>`.
+    pub keys: Vec<Key>,
+    /// OAuth clients; by default one a level, `emulator-<level>` with `emulator-secret`.
+    pub clients: Vec<Client>,
+    /// From a second to 24 h.
+    pub token_life: Duration,
+    /// Off by default.
+    pub limit: Option<Limit>,
+    /// `Retry-After` as a date instead of seconds.
+    pub retry_after_date: bool,
+    /// Listen on an address that others can reach.
+    pub beyond_loopback: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let levels = [Level::ReadOnly, Level::ReadWrite, Level::Admin];
+        let key = |level: Level| {
+            let name = level.as_str().to_owned();
+            Key { key: format!("dp_live_emulator_{name}"), name, level }
+        };
+        let client = |level: Level| {
+            let (id, secret) = (format!("emulator-{}", level.as_str()), "emulator-secret".into());
+            Client { id, secret, level }
+        };
+        Self {
+            keys: levels.map(key).into(),
+            clients: levels.map(client).into(),
+            token_life: Duration::from_secs(3600),
+            limit: None,
+            retry_after_date: false,
+            beyond_loopback: false,
+        }
+    }
+}
+
+/// A bound emulator; [`Self::run`] serves it.
+#[derive(Debug)]
+pub struct Emulator {
+    listener: TcpListener,
+    address: SocketAddr,
+    control: Arc<Control>,
+}
+
+impl Emulator {
+    /// Listens on `address`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address beyond loopback without the setting; what binding says.
+    pub async fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+        if !address.ip().is_loopback() && !settings.beyond_loopback {
+            let text = "the emulator listens on loopback only, unless told otherwise";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let life = settings.token_life;
+        let control = Arc::new(Control::new(settings));
+        control.set_token_life(life);
+        Ok(Self { listener, address, control })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The handle that steers it.
+    #[must_use]
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+
+    /// Its answers, for a test that serves them over TLS or HTTP/2 itself.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(resources::handle).with_state(self.control())
+    }
+
+    /// Serves until `stop` holds true.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        tracing::warn!(address = %self.address, "the emulator is not for production");
+        let app = self.router();
+        let limits = serve::Limits {
+            connections: 4096,
+            head_timeout: Duration::from_secs(75),
+            drain: Duration::from_secs(5),
+        };
+        serve::serve(self.listener, app, limits, stop).await;
+    }
+}

@@ -1,0 +1,275 @@
+//! From a request to its answer: count, strike, identify, limit, then the resource.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::{Request, State as Shared},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::Response,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    authorization::{Identity, invalid_token, page},
+    body::Script,
+    control::Control,
+    counters::Record,
+    faults::{Effect, Scope, strike},
+    limiter::Limiter,
+};
+use crate::{clock, config::model::Level};
+
+const MAX_BODY: usize = 64 * 1024;
+const MINUTE_MS: u64 = 60_000;
+
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response {
+    answer(status, "application/json", body.to_string().into())
+}
+
+pub(super) async fn handle(Shared(control): Shared<Arc<Control>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    if let Some(what) = parts.uri.path().strip_prefix("/_emulator/") {
+        let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
+        return control.http(&parts.method, what, &body);
+    }
+    let response = serve(&control, &parts, body).await;
+    control.state.lock().counters.answered(response.status().as_u16());
+    response
+}
+
+async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
+    let path = parts.uri.path();
+    let token = path == "/oauth/token" || path.starts_with("/auth/");
+    let scope = if token { Scope::Token } else { Scope::Api };
+    let (who, effect) = {
+        let state = &mut *control.state.lock();
+        let who = state.identify(&parts.headers, Instant::now());
+        state.counters.arrived(record(parts, who.as_ref()), !token);
+        (who, strike(&mut state.faults, scope))
+    };
+    if let Some(Effect::LatencyMs(wait)) = effect {
+        tokio::time::sleep(Duration::from_millis(wait.min(MINUTE_MS))).await;
+    } else if let Some(response) = effect.as_ref().and_then(fault) {
+        return response;
+    }
+    if token {
+        let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
+            return json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({"error": "too_large"}));
+        };
+        let mut state = control.state.lock();
+        return match (parts.method.as_str(), path) {
+            ("POST", "/oauth/token") => state.token(&parts.headers, &body, effect),
+            ("POST", "/auth/refresh") => state.refresh(&parts.headers, effect),
+            ("GET", "/auth/verify") => who.map_or_else(invalid_token, |who| {
+                let body = json!({"org_name": "Emulator", "level": who.level.as_str(),
+                    "credential": who.name});
+                json_answer(StatusCode::OK, &body)
+            }),
+            _ => not_found(),
+        };
+    }
+    let Some(who) = who else { return invalid_token() };
+    if let Some(response) = over_limit(control, &who) {
+        return response;
+    }
+    if who.level < needed(parts) {
+        return json_answer(StatusCode::FORBIDDEN, &json!({"error": "insufficient_level"}));
+    }
+    resource(parts, body, &who).await
+}
+
+fn record(parts: &Parts, who: Option<&Identity>) -> Record {
+    Record {
+        method: parts.method.to_string(),
+        path: parts.uri.path().chars().take(256).collect(),
+        headers: parts.headers.iter().map(|(name, _)| name.to_string()).collect(),
+        authorizations: parts.headers.get_all(header::AUTHORIZATION).iter().count(),
+        credential: who.map(|who| who.label.clone()),
+    }
+}
+
+fn needed(parts: &Parts) -> Level {
+    let path = parts.uri.path();
+    let below =
+        |root: &str| path.strip_prefix(root).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+    let write = !matches!(parts.method.as_str(), "GET" | "HEAD");
+    if below("/v1/users") {
+        Level::Admin
+    } else if below("/v1/pipelines") || (write && below("/v1/datasets")) {
+        Level::ReadWrite
+    } else {
+        Level::ReadOnly
+    }
+}
+
+fn over_limit(control: &Control, who: &Identity) -> Option<Response> {
+    let state = &mut *control.state.lock();
+    let limit = state.settings.limit?;
+    let limiter = state.limiters.entry(who.name.clone());
+    let wait =
+        limiter.or_insert_with(|| Limiter::new(limit.kind, limit.rate)).admit(Instant::now());
+    let seconds = wait.err()?.as_millis().div_ceil(1000).try_into().unwrap_or(60).max(1);
+    let text = if state.settings.retry_after_date {
+        httpdate::fmt_http_date(clock::wall() + Duration::from_secs(seconds))
+    } else {
+        seconds.to_string()
+    };
+    Some(status(429, Some(&text)))
+}
+
+fn status(code: u16, retry_after: Option<&str>) -> Response {
+    let code = StatusCode::from_u16(code).ok().filter(|code| code.as_u16() >= 400);
+    let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if code == StatusCode::UNAUTHORIZED {
+        return invalid_token();
+    }
+    let mut response = json_answer(code, &json!({"error": code.as_str()}));
+    if let Some(value) = retry_after.and_then(|text| HeaderValue::from_str(text).ok()) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
+}
+
+fn fault(effect: &Effect) -> Option<Response> {
+    let script = match effect {
+        Effect::Status { code, retry_after } => return Some(status(*code, retry_after.as_deref())),
+        Effect::Reset => Script::reset(),
+        Effect::Truncate => {
+            let ten = Script::new(1, |_| Bytes::from_static(b"0123456789"));
+            Script { length: Some(1000), cut: true, ..ten }
+        }
+        Effect::Slow { bytes, every_ms } => {
+            let bytes = u64::from(*bytes).max(1);
+            let size = usize::try_from(bytes).unwrap_or(1);
+            let every = Duration::from_millis((*every_ms).min(MINUTE_MS));
+            let slow = Script::new(100_u64.div_ceil(bytes), move |_| vec![b'x'; size].into());
+            Script { every, ..slow }
+        }
+        other => return page(other),
+    };
+    Some(answer(StatusCode::OK, "application/octet-stream", Body::new(script)))
+}
+
+fn not_found() -> Response {
+    json_answer(StatusCode::NOT_FOUND, &json!({"error": "not_found"}))
+}
+
+async fn resource(parts: &Parts, body: Body, who: &Identity) -> Response {
+    let path: Vec<_> = parts.uri.path().trim_start_matches('/').split('/').collect();
+    match (parts.method.as_str(), path.as_slice()) {
+        (_, ["v1", "echo"]) => echo(parts, body, who).await,
+        ("POST", ["v1", "uploads"]) => match digest(body).await {
+            Some((bytes, sha256)) => {
+                json_answer(StatusCode::OK, &json!({"bytes": bytes, "sha256": sha256}))
+            }
+            None => status(400, None),
+        },
+        ("GET", ["v1", "exports", count]) => {
+            count.parse().map_or_else(|_| not_found(), |n| export(parts, n))
+        }
+        ("GET", ["v1", "events"]) => events(parts),
+        ("GET", ["v1", "datasets" | "dashboards" | "reports"]) => list(parts),
+        ("POST", ["v1", "datasets"]) => located(parts, header::LOCATION, StatusCode::CREATED),
+        (_, ["v1", "datasets", id]) => json_answer(StatusCode::OK, &json!({"id": id})),
+        (_, ["v1", "pipelines" | "users", ..]) => json_answer(StatusCode::OK, &json!({"data": []})),
+        _ => not_found(),
+    }
+}
+
+fn query(parts: &Parts, name: &str) -> Option<u64> {
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    url::form_urlencoded::parse(query).find(|(key, _)| key == name)?.1.parse().ok()
+}
+
+/// This server's address as the client wrote it.
+fn own(headers: &HeaderMap, parts: &Parts) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| parts.uri.authority().map(|host| host.as_str()));
+    format!("http://{}", host.unwrap_or("localhost"))
+}
+
+fn located(parts: &Parts, name: header::HeaderName, code: StatusCode) -> Response {
+    let mut response = json_answer(code, &json!({"id": "ds_1"}));
+    let address = format!("{}/v1/datasets/ds_1", own(&parts.headers, parts));
+    if let Ok(value) = HeaderValue::from_str(&address) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn list(parts: &Parts) -> Response {
+    let page = query(parts, "page").unwrap_or(1);
+    let mut response =
+        json_answer(StatusCode::OK, &json!({"page": page, "data": [{"id": format!("ds_{page}")}]}));
+    let next = format!(
+        "<{}{}?page={}>; rel=\"next\"",
+        own(&parts.headers, parts),
+        parts.uri.path(),
+        page.saturating_add(1)
+    );
+    if let (true, Ok(value)) = (page < 3, HeaderValue::from_str(&next)) {
+        response.headers_mut().insert(header::LINK, value);
+    }
+    response
+}
+
+fn export(parts: &Parts, count: u64) -> Response {
+    const PIECE: u64 = 16 * 1024;
+    let script = Script::new(count.div_ceil(PIECE), move |index| {
+        let left = count.saturating_sub(index.saturating_mul(PIECE)).min(PIECE);
+        vec![b'x'; usize::try_from(left).unwrap_or(0)].into()
+    });
+    let length = query(parts, "chunked").is_none().then_some(count);
+    answer(StatusCode::OK, "application/octet-stream", Body::new(Script { length, ..script }))
+}
+
+fn events(parts: &Parts) -> Response {
+    let every = Duration::from_millis(query(parts, "every_ms").unwrap_or(100).min(MINUTE_MS));
+    let script = Script::new(query(parts, "n").unwrap_or(10), |index| {
+        format!("id: {index}\ndata: tick\n\n").into()
+    });
+    answer(StatusCode::OK, "text/event-stream", Body::new(Script { every, ..script }))
+}
+
+async fn digest(mut body: Body) -> Option<(u64, String)> {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut bytes = 0_u64;
+    while let Some(frame) =
+        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+    {
+        if let Ok(data) = frame.ok()?.into_data() {
+            bytes += u64::try_from(data.len()).unwrap_or(0);
+            digest.update(&data);
+        }
+    }
+    let hex = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Some((bytes, hex))
+}
+
+async fn echo(parts: &Parts, body: Body, who: &Identity) -> Response {
+    let Some((bytes, sha256)) = digest(body).await else { return status(400, None) };
+    let headers: Vec<_> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let secret = name == header::AUTHORIZATION;
+            (name.to_string(), if secret { who.label.clone() } else { value })
+        })
+        .collect();
+    let target = parts.uri.path_and_query().map(ToString::to_string);
+    json_answer(
+        StatusCode::OK,
+        &json!({"method": parts.method.as_str(), "target": target, "headers": headers, "bytes": bytes, "sha256": sha256}),
+    )
+}

@@ -1,0 +1,68 @@
+use super::*;
+use tokio::task::JoinSet;
+
+async fn start() -> (String, Arc<Control>, watch::Sender<bool>, JoinSet<()>) {
+    let address = "127.0.0.1:0".parse().unwrap();
+    let emulator = Emulator::bind(address, Settings::default()).await.unwrap();
+    let (base, control) = (format!("http://{}", emulator.address()), emulator.control());
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(emulator.run(stopped));
+    (base, control, stop, tasks)
+}
+
+fn client() -> reqwest::Client {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+}
+
+async fn get(base: &str, path: &str, key: &str) -> reqwest::Result<reqwest::Response> {
+    client().get(format!("{base}{path}")).bearer_auth(key).send().await
+}
+
+#[tokio::test]
+async fn levels_are_enforced_and_unknown_credentials_refused() {
+    let (base, ..) = &start().await;
+    for (path, key, want) in [
+        ("/v1/datasets", "dp_live_emulator_read_only", 200),
+        ("/v1/pipelines/1", "dp_live_emulator_read_only", 403),
+        ("/v1/pipelines/1", "dp_live_emulator_read_write", 200),
+        ("/v1/users/1", "dp_live_emulator_read_write", 403),
+        ("/v1/users/1", "dp_live_emulator_admin", 200),
+        ("/v1/datasets", "nobody", 401),
+        ("/other", "dp_live_emulator_admin", 404),
+    ] {
+        assert_eq!(get(base, path, key).await.unwrap().status(), want, "{path} {key}");
+    }
+}
+
+#[tokio::test]
+async fn a_minted_token_works_until_it_is_revoked() {
+    let (base, control, ..) = &start().await;
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", "emulator-admin"),
+        ("client_secret", "emulator-secret"),
+    ];
+    let answer = client().post(format!("{base}/oauth/token")).form(&form).send().await.unwrap();
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    let token = answer["access_token"].as_str().unwrap();
+    assert_eq!(get(base, "/v1/users", token).await.unwrap().status(), 200);
+    assert_eq!((control.mints(), control.revoke(None)), (1, 1));
+    assert_eq!(get(base, "/v1/users", token).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_reset_closes_without_an_answer_and_a_truncated_body_fails() {
+    let (base, control, ..) = &start().await;
+    let key = "dp_live_emulator_admin";
+    control.fault(Fault::times(Scope::Api, Effect::Reset, 1));
+    assert!(get(base, "/v1/datasets", key).await.is_err());
+    control.fault(Fault::times(Scope::Api, Effect::Truncate, 1));
+    let answer = get(base, "/v1/datasets", key).await.unwrap();
+    assert!(answer.status() == 200 && answer.bytes().await.is_err());
+    assert_eq!(
+        get(base, "/v1/exports/100000", key).await.unwrap().bytes().await.unwrap().len(),
+        100_000
+    );
+}
