@@ -49,7 +49,8 @@ impl State {
             let (name, level) = (key.name.clone(), key.level);
             return Some(Identity { label: name.clone(), name, level });
         }
-        let token = self.tokens.iter().find(|token| token.value == value && token.expires > now)?;
+        let token =
+            self.tokens.iter().rev().find(|token| token.value == value && token.expires > now)?;
         let label = format!("{}/{}", token.client, token.generation);
         Some(Identity { name: token.client.clone(), label, level: token.level })
     }

@@ -66,3 +66,27 @@ async fn a_reset_closes_without_an_answer_and_a_truncated_body_fails() {
         100_000
     );
 }
+
+#[tokio::test]
+async fn faults_and_limits_set_over_http_strike_and_are_counted_without_secrets() {
+    let (base, ..) = &start().await;
+    let key = "dp_live_emulator_admin";
+    let post = |what: &str, body: &'static str| {
+        client().post(format!("{base}/_emulator/{what}")).body(body).send()
+    };
+    let fault = r#"{"scope":"api","effect":{"status":{"code":503,"retry_after":"7"}},"count":1}"#;
+    assert_eq!(post("faults", fault).await.unwrap().status(), 200);
+    let answer = get(base, "/v1/datasets", key).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["retry-after"]),
+        (503, &"7".parse().unwrap())
+    );
+    assert_eq!(post("settings", r#"{"limit":"1/min"}"#).await.unwrap().status(), 200);
+    let echo = get(base, "/v1/echo?a=%2F", key).await.unwrap().text().await.unwrap();
+    assert!(echo.contains("/v1/echo?a=%2F") && !echo.contains(key), "{echo}");
+    let answer = get(base, "/v1/datasets", key).await.unwrap();
+    assert!(answer.status() == 429 && answer.headers().contains_key("retry-after"));
+    let counters = client().get(format!("{base}/_emulator/counters")).send().await.unwrap();
+    let counters = counters.text().await.unwrap();
+    assert!(counters.contains(r#""429":1"#) && !counters.contains(key), "{counters}");
+}
