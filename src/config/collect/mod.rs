@@ -1,0 +1,202 @@
+//! Text → the file as written, and every structural mistake in it at once.
+//!
+//! 1. The text becomes a [`Tree`] that knows the place of each key and value. A syntax error ends
+//!    here; a key that is set twice is noted, and the first one counts.
+//! 2. What is not built yet is refused by name, and left out.
+//! 3. The tree is read into [`Raw`]. At a mistake it is noted, that entry is left out, and the tree
+//!    is read again. Every key of [`Raw`] is optional, so that a hole never makes a new mistake.
+//!
+//! Never repeats a value: it may be a secret in the wrong place.
+
+mod tree;
+mod typed;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize as _;
+
+use super::raw::{NOT_YET, Raw};
+pub(super) use tree::{Kind, Node, Place};
+use typed::{At, Fault};
+
+/// A larger file is no configuration, in bytes.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// After so many mistakes the rest is not looked for.
+const PROBLEMS_MAX: usize = 100;
+
+/// A mistake without the name of its file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Problem {
+    pub(super) place: Place,
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+/// Where things are in the file, and which of them had to be left out.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// By path: the place of the key, and that of its value.
+    written: BTreeMap<String, (Place, Place)>,
+    holes: BTreeSet<String>,
+}
+
+impl Places {
+    /// The place of a value, or of the nearest thing around it that is written.
+    pub(super) fn value(&self, path: &str) -> Place {
+        let mut at = path;
+        loop {
+            if let Some((_, value)) = self.written.get(at) {
+                return *value;
+            }
+            match at.rfind(['.', '[']) {
+                Some(end) => at = at.get(..end).unwrap_or_default(),
+                None => return Place::START,
+            }
+        }
+    }
+
+    /// Whether the file has something there, usable or not.
+    pub(super) fn is_written(&self, path: &str) -> bool {
+        self.written.contains_key(path)
+    }
+
+    /// Whether something there was left out as a mistake: what refers to it cannot be judged.
+    pub(super) fn is_hole(&self, path: &str) -> bool {
+        self.holes.contains(path)
+    }
+
+    /// The paths of the items of a list that were read, in order.
+    pub(super) fn items(&self, list: &str) -> impl Iterator<Item = String> {
+        (0_usize..).map(move |index| format!("{list}[{index}]")).filter(|path| !self.is_hole(path))
+    }
+
+    /// The keys of a mapping, read or not.
+    pub(super) fn keys(&self, mapping: &str) -> impl Iterator<Item = &str> {
+        let start = format!("{mapping}.");
+        self.written
+            .range(start.clone()..)
+            .map_while(move |(path, _)| path.strip_prefix(&start))
+            .filter(|key| !key.contains(['.', '[']))
+    }
+
+    fn note(&mut self, node: &Node, path: &str) {
+        match &node.kind {
+            Kind::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    self.written.insert(path.clone(), (item.place, item.place));
+                    self.note(item, &path);
+                }
+            }
+            Kind::Mapping(entries) => {
+                for (key, at, value) in entries {
+                    let path = join(path, key);
+                    self.written.insert(path.clone(), (*at, value.place));
+                    self.note(value, &path);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the text says, with what is usable of it.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) raw: Raw,
+    pub(super) places: Places,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads a configuration file's text.
+///
+/// # Errors
+/// Where it is no YAML at all, or too large; other mistakes are in [`Collected::problems`].
+pub(super) fn collect(text: &str) -> Result<Collected, Problem> {
+    if text.len() > FILE_BYTES_MAX {
+        return Err(Problem {
+            place: Place::START,
+            path: String::new(),
+            text: "the file is larger than 1 MiB".to_owned(),
+        });
+    }
+    let mut problems = Vec::new();
+    let root = tree::read(text, &mut problems)?;
+    let mut places = Places::default();
+    places.note(&root, "");
+    refuse_not_yet(&root, "", "", &mut places.holes, &mut problems);
+    let raw = loop {
+        match Raw::deserialize(At { node: &root, path: "", holes: &places.holes }) {
+            Ok(raw) => break raw,
+            Err(fault) => {
+                let hole = fault.path.clone();
+                problems.push(describe(fault));
+                let progress = !hole.is_empty() && places.holes.insert(hole);
+                if !progress || problems.len() >= PROBLEMS_MAX {
+                    break Raw::default();
+                }
+            }
+        }
+    };
+    Ok(Collected { raw, places, problems })
+}
+
+/// `credentials` and `name` → `credentials.name`.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Notes each key of [`NOT_YET`] that says something, and leaves it out.
+fn refuse_not_yet(
+    node: &Node,
+    path: &str,
+    shape: &str,
+    holes: &mut BTreeSet<String>,
+    out: &mut Vec<Problem>,
+) {
+    match &node.kind {
+        Kind::List(items) => {
+            let shape = format!("{shape}[]");
+            for (index, item) in items.iter().enumerate() {
+                refuse_not_yet(item, &format!("{path}[{index}]"), &shape, holes, out);
+            }
+        }
+        Kind::Mapping(entries) => {
+            for (key, at, value) in entries {
+                let path = join(path, key);
+                let shape = join(shape, key);
+                if !NOT_YET.contains(&shape.as_str()) {
+                    refuse_not_yet(value, &path, &shape, holes, out);
+                } else if !value.is_nothing() {
+                    let text = format!("`{key}` is not supported yet");
+                    out.push(Problem { place: *at, path: path.clone(), text });
+                    holes.insert(path);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn describe(fault: Fault) -> Problem {
+    let mut text = fault.text;
+    if let Some((given, valid)) = fault.names {
+        text.push_str(&did_you_mean(&given, valid.iter().copied()));
+    }
+    Problem { place: fault.place.unwrap_or(Place::START), path: fault.path, text }
+}
+
+/// `; did you mean "tenant"?`, where a valid name is near enough to be a slip of the keyboard.
+pub(super) fn did_you_mean<'a>(given: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
+    // Names are short; comparing a pasted page with them is a waste.
+    if given.len() > 64 {
+        return String::new();
+    }
+    let given = given.to_lowercase();
+    valid
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min()
+        .map_or_else(String::new, |(_, name)| format!("; did you mean \"{name}\"?"))
+}

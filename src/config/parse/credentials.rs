@@ -1,0 +1,187 @@
+//! Credentials, and the quotas that they name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Checker;
+use crate::config::collect::join;
+use crate::config::model::{ClientCredentials, Credential, CredentialKind, Quota};
+use crate::config::raw;
+use crate::secret::{SecretRef, SecretRefError};
+
+/// What the token request says by itself.
+const RESERVED_PARAMS: [&str; 5] =
+    ["grant_type", "client_id", "client_secret", "scope", "audience"];
+
+impl Checker<'_> {
+    /// The credentials; at least one.
+    pub(super) fn credentials(
+        &mut self,
+        list: Option<&[raw::Credential]>,
+        quotas: Option<&BTreeMap<String, raw::Quota>>,
+    ) -> Option<Vec<Credential>> {
+        let list = self.required("", "credentials", list)?;
+        let empty = "lists no credential, so every call would be denied";
+        let list = self.filled("credentials", Some(list), empty)?;
+        let mut credentials = Vec::with_capacity(list.len());
+        let mut names = Vec::new();
+        for (at, written) in self.places.items("credentials").zip(list) {
+            let name = self.required(&at, "name", written.name.as_deref());
+            if let Some(name) = name
+                && self.is_name(&join(&at, "name"), name)
+            {
+                names.push((join(&at, "name"), name));
+            }
+            let level = self.required(&at, "level", written.level);
+            self.quota_of(&at, written, quotas);
+            let kind = self.kind(&at, written);
+            if let (Some(name), Some(level), Some(kind)) = (name, level, kind) {
+                credentials.push(Credential {
+                    name: Arc::from(name),
+                    level,
+                    quota: written.quota.as_deref().map(Arc::from),
+                    required: written.required.unwrap_or(true),
+                    kind,
+                });
+            }
+        }
+        self.unique(&names);
+        Some(credentials)
+    }
+
+    fn quota_of(
+        &mut self,
+        at: &str,
+        written: &raw::Credential,
+        quotas: Option<&BTreeMap<String, raw::Quota>>,
+    ) {
+        let Some(quota) = written.quota.as_deref() else { return };
+        let known: Vec<&str> = self.places.keys("quotas").collect();
+        let there = quotas.is_some_and(|quotas| quotas.contains_key(quota));
+        if !there && !known.contains(&quota) && !self.places.is_hole("quotas") {
+            self.unknown(&join(at, "quota"), "quota", quota, known);
+        }
+    }
+
+    /// Exactly one kind; what is not supported yet was refused before, and counts.
+    fn kind(&mut self, at: &str, written: &raw::Credential) -> Option<CredentialKind> {
+        let given: Vec<&str> = [
+            ("api_key", written.api_key.is_some()),
+            ("client_credentials", written.client_credentials.is_some()),
+            ("session_token", false),
+            ("refresh_token", false),
+            ("service_account", false),
+        ]
+        .into_iter()
+        .filter(|(key, usable)| *usable || self.places.is_hole(&join(at, key)))
+        .map(|(key, _)| key)
+        .collect();
+        match given.as_slice() {
+            [] => {
+                self.error(at, "has no secret: give it `api_key` or `client_credentials`");
+                return None;
+            }
+            [_] => {}
+            several => {
+                let several = several.join("`, `");
+                self.error(at, format!("has several kinds (`{several}`): a credential is one"));
+                return None;
+            }
+        }
+        if let Some(reference) = written.api_key.as_deref() {
+            return self.secret(&join(at, "api_key"), reference).map(CredentialKind::ApiKey);
+        }
+        let client = written.client_credentials.as_ref()?;
+        self.client_credentials(&join(at, "client_credentials"), client)
+            .map(CredentialKind::ClientCredentials)
+    }
+
+    fn client_credentials(
+        &mut self,
+        at: &str,
+        written: &raw::ClientCredentials,
+    ) -> Option<ClientCredentials> {
+        let client_id = self.required(at, "client_id", written.client_id.as_deref());
+        if client_id == Some("") {
+            self.error(&join(at, "client_id"), "is empty");
+        }
+        let client_secret = if self.places.is_hole(&join(at, "private_key_jwt")) {
+            None
+        } else {
+            self.required(at, "client_secret", written.client_secret.as_deref())
+        };
+        let client_secret =
+            client_secret.and_then(|text| self.secret(&join(at, "client_secret"), text));
+        let scopes = written.scopes.as_deref().unwrap_or_default();
+        for (path, scope) in self.places.items(&join(at, "scopes")).zip(scopes) {
+            let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
+            if scope.is_empty() || !scope.bytes().all(fits) {
+                self.error(&path, "a scope is one word of visible ASCII without `\"` and `\\`");
+            }
+        }
+        let params = written.params.clone().unwrap_or_default();
+        for name in params.keys().filter(|name| RESERVED_PARAMS.contains(&name.as_str())) {
+            let path = join(&join(at, "params"), name);
+            self.error(&path, "the token request sets this by itself");
+        }
+        Some(ClientCredentials {
+            client_id: client_id?.to_owned(),
+            client_secret: client_secret?,
+            scopes: scopes.to_vec(),
+            audience: written.audience.clone().filter(|audience| !audience.is_empty()),
+            params,
+        })
+    }
+
+    /// A reference to a secret; `${NAME}` is replaced in a file's path alone.
+    fn secret(&mut self, path: &str, text: &str) -> Option<SecretRef> {
+        let reference = match text.parse() {
+            Ok(SecretRef::File { path: file, key }) => {
+                let file = self.expand(path, &file.to_string_lossy())?;
+                if Path::new(&file).as_os_str().is_empty() {
+                    Err(SecretRefError::Empty)
+                } else {
+                    Ok(SecretRef::File { path: file.into(), key })
+                }
+            }
+            other => other,
+        };
+        match reference {
+            Ok(SecretRef::Env { .. }) => {
+                let text = "a secret in the environment is for local development; elsewhere use a \
+                            file";
+                self.warn(path, text);
+            }
+            Ok(SecretRef::File { .. }) => {}
+            Err(error) => self.error(path, error.to_string()),
+        }
+        reference.ok()
+    }
+
+    /// The plans' limits. Parsed, and not yet enforced.
+    pub(super) fn quotas(
+        &mut self,
+        quotas: Option<&BTreeMap<String, raw::Quota>>,
+    ) -> Option<BTreeMap<String, Quota>> {
+        let written = quotas.into_iter().flatten();
+        let mut quotas = BTreeMap::new();
+        for (name, quota) in written {
+            let at = join("quotas", name);
+            self.is_name(&at, name);
+            if quota.burst == Some(0) {
+                self.error(&join(&at, "burst"), "is at least 1");
+            }
+            self.span(&join(&at, "spread"), quota.spread, 0);
+            self.span(&join(&at, "tick"), quota.tick, 0);
+            let limit = self.required(&at, "limit", quota.limit);
+            if let Some(raw::Limit(limit)) = limit {
+                quotas.insert(name.clone(), Quota { limit });
+            }
+        }
+        if !quotas.is_empty() {
+            self.warn("quotas", "quota rates are not enforced yet");
+        }
+        Some(quotas)
+    }
+}

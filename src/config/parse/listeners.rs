@@ -1,0 +1,178 @@
+//! Where we listen: for apps, for probes, for operators.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::Checker;
+use super::tenants::Tenants;
+use crate::config::model::Listener;
+use crate::config::raw::{self, Raw};
+
+impl Checker<'_> {
+    /// The listeners where apps call.
+    pub(super) fn listeners(
+        &mut self,
+        raw: &Raw,
+        tenants: Option<&Tenants>,
+    ) -> Option<Vec<Listener>> {
+        let list = self.required("", "listeners", raw.listeners.as_deref())?;
+        let list = self.filled("listeners", Some(list), "without a listener no app can call")?;
+        let mut listeners = Vec::with_capacity(list.len());
+        for (at, written) in self.places.items("listeners").zip(list) {
+            let path = format!("{at}.listen");
+            let name = self
+                .required(&at, "listen", written.listen.as_deref())
+                .and_then(|text| self.expand(&path, text));
+            let addresses = name.as_deref().and_then(|name| self.app_addresses(&path, name));
+            let allowed_hosts = self.allowed_hosts(&at, written);
+            let tenant = match (tenants, name.as_deref()) {
+                (Some(tenants), Some(name)) => self.tenant_of(&at, name, written, tenants),
+                _ => None,
+            };
+            if let (Some(name), Some(addresses), Some(tenant)) = (name, addresses, tenant) {
+                listeners.push(Listener {
+                    name: Arc::from(name),
+                    addresses,
+                    tenant,
+                    allowed_hosts,
+                });
+            }
+        }
+        Some(listeners)
+    }
+
+    fn app_addresses(&mut self, path: &str, text: &str) -> Option<Vec<SocketAddr>> {
+        if text.starts_with("unix:") {
+            self.error(path, "unix sockets are not supported yet; use localhost:PORT");
+            return None;
+        }
+        let Some(addresses) = addresses(text) else {
+            self.error(path, "expected localhost:PORT, 127.0.0.1:PORT or [::1]:PORT");
+            return None;
+        };
+        if !addresses.iter().all(|address| address.ip().is_loopback()) {
+            self.error(
+                path,
+                "an address that others can reach needs caller authentication and tls, which are \
+                 not supported yet; use localhost:PORT",
+            );
+            return None;
+        }
+        Some(addresses)
+    }
+
+    fn allowed_hosts(&mut self, at: &str, written: &raw::Listener) -> Vec<String> {
+        let list = format!("{at}.allowed_hosts");
+        let hosts = written.allowed_hosts.as_deref().unwrap_or_default();
+        for (path, host) in self.places.items(&list).zip(hosts) {
+            let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let fits = match bracketed {
+                Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+                None => {
+                    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+                    !host.is_empty() && host.bytes().all(word)
+                }
+            };
+            if !fits {
+                self.error(&path, "expected a host name alone: no port, no scheme, no `*`");
+            }
+        }
+        hosts.iter().map(|host| host.to_ascii_lowercase()).collect()
+    }
+
+    /// Which tenant calls at a listener: its own `tenant`, else a tenant's `callers`.
+    fn tenant_of(
+        &mut self,
+        at: &str,
+        name: &str,
+        written: &raw::Listener,
+        tenants: &Tenants,
+    ) -> Option<usize> {
+        let path = format!("{at}.tenant");
+        let claims: Vec<_> = tenants.claims.iter().filter(|claim| claim.listener == name).collect();
+        for later in claims.iter().skip(1) {
+            if claims.first().is_some_and(|first| first.tenant != later.tenant) {
+                self.error(&later.path, "another tenant has this listener already");
+            }
+        }
+        let claimed = claims.first().map(|claim| claim.tenant);
+        let Some(given) = written.tenant.as_deref() else {
+            if self.places.is_hole(&path) {
+                return None;
+            }
+            if claimed.is_none() && tenants.list.len() > 1 {
+                self.error(
+                    at,
+                    "no tenant has this listener: give it a `tenant`, or name it in `callers` of one",
+                );
+            }
+            return claimed.or_else(|| (tenants.list.len() == 1).then_some(0));
+        };
+        let Some(index) = tenants.list.iter().position(|tenant| &*tenant.name == given) else {
+            if tenants.names_are_known {
+                let names: Vec<&str> = tenants.list.iter().map(|tenant| &*tenant.name).collect();
+                self.unknown(&path, "tenant", given, names);
+            }
+            return None;
+        };
+        if claimed.is_some_and(|claimed| claimed != index) {
+            self.error(&path, "another tenant names this listener in its `callers`");
+        }
+        Some(index)
+    }
+
+    /// The addresses of the health and admin listeners; no port is used twice.
+    pub(super) fn own_listeners(
+        &mut self,
+        raw: &Raw,
+        listeners: Option<&[Listener]>,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let health = raw.health.as_ref().and_then(|health| health.listen.as_deref());
+        let health = self.own_address("health.listen", health, "[::]:9464");
+        let admin = raw.admin.as_ref().and_then(|admin| admin.listen.as_deref());
+        let admin = self.own_address("admin.listen", admin, "127.0.0.1:9465");
+        if admin.is_some_and(|admin| !admin.ip().is_loopback()) {
+            self.error("admin.listen", "the admin listener is for this machine: 127.0.0.1:PORT");
+        }
+        let mut taken: Vec<(u16, String)> = Vec::new();
+        let apps = listeners.unwrap_or_default().iter();
+        let apps = self.places.items("listeners").zip(apps).filter_map(|(at, listener)| {
+            Some((format!("{at}.listen"), listener.addresses.first()?.port()))
+        });
+        let own = [("health.listen", health), ("admin.listen", admin)];
+        let own =
+            own.into_iter().filter_map(|(at, address)| Some((at.to_owned(), address?.port())));
+        for (path, port) in apps.chain(own).collect::<Vec<_>>() {
+            // Port 0 is whatever is free.
+            let other = taken.iter().find(|(other, _)| *other == port && port != 0);
+            match other.map(|(_, other)| other.clone()) {
+                Some(other) => self.error(&path, format!("this port is taken by {other}")),
+                None => taken.push((port, path)),
+            }
+        }
+        Some((health?, admin?))
+    }
+
+    fn own_address(&mut self, path: &str, text: Option<&str>, default: &str) -> Option<SocketAddr> {
+        let text = match text {
+            Some(text) => self.expand(path, text)?,
+            None if self.places.is_hole(path) => return None,
+            None => default.to_owned(),
+        };
+        let address = addresses(&text).and_then(|all| all.first().copied());
+        if address.is_none() {
+            self.error(path, "expected an address and a port, such as 127.0.0.1:9465");
+        }
+        address
+    }
+}
+
+/// `localhost:PORT` is both loopback addresses.
+fn addresses(text: &str) -> Option<Vec<SocketAddr>> {
+    let Some(port) = text.strip_prefix("localhost:") else {
+        return Some(vec![text.parse().ok()?]);
+    };
+    let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse::<u16>().ok())??;
+    let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    Some(both.map(|ip| SocketAddr::new(ip, port)).to_vec())
+}

@@ -1,0 +1,137 @@
+//! Whose credentials a caller may use.
+
+use std::sync::Arc;
+
+use super::Checker;
+use crate::config::collect::join;
+use crate::config::model::Tenant;
+use crate::config::raw::{self, Raw};
+
+/// The tenants, and which listeners they say are theirs.
+pub(super) struct Tenants {
+    pub(super) list: Vec<Tenant>,
+    pub(super) claims: Vec<Claim>,
+    /// No name was lost to a mistake.
+    pub(super) names_are_known: bool,
+}
+
+/// A tenant's caller that is known by its listener.
+pub(super) struct Claim {
+    pub(super) path: String,
+    pub(super) listener: String,
+    pub(super) tenant: usize,
+}
+
+impl Checker<'_> {
+    /// The tenants; without any there is one, with every credential and every listener.
+    pub(super) fn tenants(&mut self, raw: &Raw) -> Option<Tenants> {
+        let names_are_known = self.names_are_known("tenants");
+        let Some(list) = raw.tenants.as_deref() else {
+            if self.places.is_hole("tenants") {
+                return None;
+            }
+            let count = raw.credentials.as_ref().map_or(0, Vec::len);
+            let list = vec![tenant("default", (0..count).collect(), raw)];
+            return Some(Tenants { list, claims: Vec::new(), names_are_known });
+        };
+        let empty = "lists nobody, so nobody could call; without this key there is one tenant, \
+                     with every credential";
+        let list = self.filled("tenants", Some(list), empty)?;
+        let mut tenants = Tenants { list: Vec::new(), claims: Vec::new(), names_are_known };
+        let mut names = Vec::new();
+        for (at, written) in self.places.items("tenants").zip(list) {
+            let name = self.required(&at, "name", written.name.as_deref());
+            if let Some(name) = name
+                && self.is_name(&join(&at, "name"), name)
+            {
+                names.push((join(&at, "name"), name));
+            }
+            self.claims(&at, written, raw, &mut tenants);
+            let credentials = self.credentials_of(&at, written, raw);
+            // Even a tenant with mistakes can be referred to.
+            tenants.list.push(tenant(name.unwrap_or_default(), credentials, raw));
+        }
+        self.unique(&names);
+        Some(tenants)
+    }
+
+    fn claims(&mut self, at: &str, written: &raw::Tenant, raw: &Raw, tenants: &mut Tenants) {
+        let path = join(at, "callers");
+        let empty = "lists no caller, so this tenant could not call; leave the key out where \
+                     `listeners[].tenant` names it";
+        let callers = self.filled(&path, written.callers.as_deref(), empty).unwrap_or_default();
+        for (at, caller) in self.places.items(&path).zip(callers) {
+            let Some(listener) = caller.listener.as_deref() else {
+                // A caller known by what is not supported yet was refused for that.
+                let others = ["listener", "caller_token", "uid", "header"];
+                if !others.iter().any(|key| self.places.is_hole(&join(&at, key))) {
+                    self.error(&at, "missing key `listener`");
+                }
+                continue;
+            };
+            let path = join(&at, "listener");
+            let Some(listener) = self.expand(&path, listener) else { continue };
+            let mut known = Vec::new();
+            for (at, item) in self.places.items("listeners").zip(raw.listeners.iter().flatten()) {
+                let text = item.listen.as_deref().unwrap_or_default();
+                // Its own mistakes are told at the listener.
+                let before = self.problems.len();
+                known.extend(self.expand(&at, text));
+                self.problems.truncate(before);
+            }
+            if known.contains(&listener) {
+                let tenant = tenants.list.len();
+                tenants.claims.push(Claim { path, listener, tenant });
+            } else if self.listeners_are_known() {
+                self.unknown(&path, "listener", &listener, known.iter().map(String::as_str));
+            }
+        }
+    }
+
+    fn listeners_are_known(&self) -> bool {
+        !self.places.is_hole("listeners")
+            && (0_usize..)
+                .map(|index| format!("listeners[{index}]"))
+                .take_while(|item| self.places.is_written(item))
+                .all(|item| {
+                    !self.places.is_hole(&item) && !self.places.is_hole(&join(&item, "listen"))
+                })
+    }
+
+    /// Indices of the credentials that a tenant names.
+    fn credentials_of(&mut self, at: &str, written: &raw::Tenant, raw: &Raw) -> Vec<usize> {
+        let path = join(at, "credentials");
+        let list = self.required(at, "credentials", written.credentials.as_deref());
+        let empty = "lists no credential, so every call of this tenant would be denied";
+        let list = self.filled(&path, list, empty).unwrap_or_default();
+        let known: Vec<&str> = raw
+            .credentials
+            .iter()
+            .flatten()
+            .map(|credential| credential.name.as_deref().unwrap_or_default())
+            .collect();
+        let mut indices = Vec::with_capacity(list.len());
+        for (path, name) in self.places.items(&path).zip(list) {
+            match known.iter().position(|known| known == name) {
+                Some(index) if indices.contains(&index) => {
+                    self.error(&path, "this credential is listed twice");
+                }
+                Some(index) => indices.push(index),
+                None if self.names_are_known("credentials") => {
+                    self.unknown(&path, "credential", name, known.iter().copied());
+                }
+                None => {}
+            }
+        }
+        indices
+    }
+}
+
+/// Its credentials in the order in which they are tried: the least privileged first.
+fn tenant(name: &str, mut credentials: Vec<usize>, raw: &Raw) -> Tenant {
+    let level = |index: &usize| {
+        raw.credentials.as_deref().and_then(|list| list.get(*index)).and_then(|item| item.level)
+    };
+    credentials.sort_by_key(level);
+    Tenant { name: Arc::from(name), credentials }
+}

@@ -1,0 +1,126 @@
+//! The two servers of DataPulse: its API and its authorization server.
+
+use url::{Host, Url};
+
+use super::Checker;
+use crate::config::model::{Auth, Http2, Origin, TokenRequest, Upstream};
+use crate::config::path_pattern::PathPattern;
+use crate::config::raw::{self, Raw, Size};
+
+/// What all kept bodies together may take, in bytes; one body cannot take more.
+const REPLAY_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const BASE_URL: &str = "https://api.datapulse.ai";
+const TOKEN_URL: &str = "https://auth.datapulse.ai/oauth/token";
+
+impl Checker<'_> {
+    /// The API that calls are sent to.
+    pub(super) fn upstream(&mut self, written: Option<&raw::Upstream>) -> Option<Upstream> {
+        let default = raw::Upstream::default();
+        let written = written.unwrap_or(&default);
+        let plaintext = written.allow_plaintext.unwrap_or(false);
+        let origin = self.origin(written.base_url.as_deref(), plaintext);
+        let replay_body = written.replay_body.map_or(1024 * 1024, |Size(bytes)| bytes);
+        if replay_body > REPLAY_BODY_BYTES_MAX {
+            self.error("upstream.replay_body", "is at most 64MiB, which all calls share");
+        }
+        let ca_file = self.file("upstream.ca_file", written.ca_file.as_deref());
+        let connect_timeout = self.timeout("upstream.connect_timeout", written.connect_timeout, 5);
+        let request_timeout = self.timeout("upstream.request_timeout", written.request_timeout, 30);
+        let idle_timeout = self.timeout("upstream.idle_timeout", written.idle_timeout, 60);
+        Some(Upstream {
+            origin: origin?,
+            ca_file,
+            connect_timeout: connect_timeout?,
+            request_timeout: request_timeout?,
+            idle_timeout: idle_timeout?,
+            replay_body_bytes_max: replay_body,
+            http2: written.http2.unwrap_or(Http2::Auto),
+        })
+    }
+
+    fn origin(&mut self, written: Option<&str>, plaintext: bool) -> Option<Origin> {
+        let path = "upstream.base_url";
+        let url = self.url(path, written, BASE_URL, plaintext)?;
+        if url.path() != "/" || url.query().is_some() {
+            self.error(path, "is scheme, host and port alone: no path, no query");
+            return None;
+        }
+        let host = match url.host()? {
+            Host::Domain(name) => name.to_ascii_lowercase(),
+            Host::Ipv4(ip) => ip.to_string(),
+            Host::Ipv6(ip) => ip.to_string(),
+        };
+        Some(Origin { tls: url.scheme() == "https", host, port: url.port_or_known_default()? })
+    }
+
+    /// The authorization server.
+    pub(super) fn auth(&mut self, raw: &Raw) -> Option<Auth> {
+        let default = raw::Auth::default();
+        let written = raw.auth.as_ref().unwrap_or(&default);
+        let upstream = raw.upstream.as_ref();
+        let plaintext = upstream.and_then(|upstream| upstream.allow_plaintext).unwrap_or(false);
+        let token_url =
+            self.url("auth.token_url", written.token_url.as_deref(), TOKEN_URL, plaintext);
+        let refresh_path =
+            self.api_path("auth.refresh_path", written.refresh_path.as_deref(), "/auth/refresh");
+        let verify_path =
+            self.api_path("auth.verify_path", written.verify_path.as_deref(), "/auth/verify");
+        let upstreams = upstream.and_then(|upstream| upstream.ca_file.as_ref());
+        let ca_file = self
+            .file("auth.ca_file", written.ca_file.as_deref())
+            .or_else(|| upstreams.filter(|file| !file.is_empty()).map(Into::into));
+        Some(Auth {
+            token_url: token_url?,
+            refresh_path: refresh_path?,
+            verify_path: verify_path?,
+            token_request: written.token_request.unwrap_or(TokenRequest::Json),
+            ca_file,
+        })
+    }
+
+    fn url(
+        &mut self,
+        path: &str,
+        written: Option<&str>,
+        default: &str,
+        plaintext: bool,
+    ) -> Option<Url> {
+        let text = match written {
+            Some(text) => self.expand(path, text)?,
+            None => default.to_owned(),
+        };
+        let url = Url::parse(&text).ok().filter(Url::has_host);
+        let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
+            self.error(path, "expected a URL such as https://api.datapulse.ai");
+            return None;
+        };
+        let wrong = if url.scheme() == "http" && !plaintext {
+            "use https; http is for tests, and needs `upstream.allow_plaintext: true`"
+        } else if !url.username().is_empty() || url.password().is_some() {
+            "holds a user name or a password; credentials belong under `credentials`"
+        } else if url.fragment().is_some() {
+            "a fragment (`#`) is never sent"
+        } else {
+            if url.scheme() == "http" {
+                self.warn(path, "credentials travel in plain text: for tests only");
+            }
+            return Some(url);
+        };
+        self.error(path, wrong);
+        None
+    }
+
+    /// A path of the API that the sidecar itself calls: plain, so that the policy can name it.
+    fn api_path(&mut self, path: &str, written: Option<&str>, default: &str) -> Option<String> {
+        let text = written.unwrap_or(default);
+        let plain = text.parse::<PathPattern>().is_ok() && !text.contains(['*', '%']);
+        if !plain || text.trim_end_matches('/').is_empty() {
+            self.error(
+                path,
+                "expected a plain path such as /auth/verify: no `%`, `*`, `?` or `..`",
+            );
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}

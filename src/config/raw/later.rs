@@ -1,0 +1,231 @@
+//! The shape of what is not built yet: part of the schema, refused by [`super::NOT_YET`].
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{AutoOrNumber, Size, Span};
+
+/// A listener's certificate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// PEM certificates, ours first.
+    pub cert_file: Option<String>,
+    /// PEM private key.
+    pub key_file: Option<String>,
+}
+
+/// A certificate that is shown to the upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCert {
+    /// PEM certificates, ours first.
+    pub cert_file: Option<String>,
+    /// A reference to the private key.
+    pub key: Option<String>,
+}
+
+/// Where secrets are kept.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stores {
+    /// `HashiCorp` Vault or `OpenBao`.
+    pub vault: Option<StoreVault>,
+    /// AWS Secrets Manager.
+    pub aws: Option<StoreAws>,
+}
+
+/// `HashiCorp` Vault or `OpenBao`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreVault {
+    /// Its URL.
+    pub address: Option<String>,
+    /// An enterprise namespace.
+    pub namespace: Option<String>,
+    /// PEM certificates.
+    pub ca_file: Option<String>,
+    /// How to log in.
+    pub auth: Option<VaultAuth>,
+    /// How often to look for changes. Default: 60s.
+    pub poll: Option<Span>,
+}
+
+/// How to log in to Vault.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VaultAuth {
+    /// Which method; the other keys depend on it.
+    pub method: Option<VaultMethod>,
+    /// kubernetes, jwt: the role.
+    pub role: Option<String>,
+    /// Where the method is mounted. Default: its name.
+    pub mount: Option<String>,
+    /// kubernetes, jwt: the file that holds the JWT.
+    pub token_file: Option<String>,
+    /// approle: the role's id.
+    pub role_id: Option<String>,
+    /// approle: a reference to the secret id.
+    pub secret_id: Option<String>,
+    /// token: a reference to the token.
+    pub token: Option<String>,
+}
+
+/// A way to log in to Vault.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VaultMethod {
+    /// By the pod's service account.
+    Kubernetes,
+    /// By a role's id and secret.
+    Approle,
+    /// By a JWT in a file.
+    Jwt,
+    /// By a token that is there already.
+    Token,
+}
+
+/// AWS Secrets Manager.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreAws {
+    /// Its region.
+    pub region: Option<String>,
+    /// Another URL, for tests and VPC endpoints.
+    pub endpoint: Option<String>,
+    /// Another URL of the security token service.
+    pub sts_endpoint: Option<String>,
+    /// PEM certificates.
+    pub ca_file: Option<String>,
+    /// How often to look for changes; each look is billed. Default: 5m.
+    pub poll: Option<Span>,
+}
+
+/// A key that signs the client's assertion.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrivateKeyJwt {
+    /// A reference to the key.
+    pub key: Option<String>,
+}
+
+/// A token of 24 hours.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionToken {
+    /// A reference to the token.
+    pub token: Option<String>,
+}
+
+/// A person's refresh token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshToken {
+    /// The client's public name.
+    pub client_id: Option<String>,
+    /// A reference to the client's secret.
+    pub client_secret: Option<String>,
+    /// A key in place of the secret.
+    pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// A reference to the refresh token.
+    pub token: Option<String>,
+    /// What to ask for.
+    pub scopes: Option<Vec<String>>,
+    /// Sent as `audience`.
+    pub audience: Option<String>,
+    /// Further parameters of the token request.
+    pub params: Option<BTreeMap<String, String>>,
+}
+
+/// A service account's key (RFC 7523).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAccount {
+    /// A reference to its JSON.
+    pub key: Option<String>,
+    /// What to ask for.
+    pub scopes: Option<Vec<String>>,
+    /// Sent as `audience`.
+    pub audience: Option<String>,
+    /// Further parameters of the token request.
+    pub params: Option<BTreeMap<String, String>>,
+}
+
+/// How calls are spaced.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shaping {
+    /// The longest wait of a call. Default: 25s.
+    pub max_wait: Option<Span>,
+    /// Waiting calls a quota. Default: auto.
+    pub queue: Option<AutoOrNumber>,
+    /// Where the schedule is kept: auto, none or a path. Default: auto.
+    pub state_file: Option<String>,
+    /// Compute and report, hold nothing. Default: false.
+    pub shadow: Option<bool>,
+    /// Replicas that share a quota.
+    pub fleet: Option<Fleet>,
+}
+
+/// Replicas that share a quota.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fleet {
+    /// The URL of Redis or Valkey.
+    pub redis: Option<String>,
+    /// A reference to its password.
+    pub password: Option<String>,
+    /// How many there may be.
+    pub max_replicas: Option<u32>,
+}
+
+/// A header that tells tenants apart.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallerHeader {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its value.
+    pub value: Option<String>,
+}
+
+/// Deliveries from `DataPulse`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// An address and a port.
+    pub listen: Option<String>,
+    /// Where they arrive.
+    pub endpoints: Option<Vec<Endpoint>>,
+}
+
+/// Where deliveries arrive, and where they go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The path that is called.
+    pub path: Option<String>,
+    /// References to the secrets that sign them.
+    pub secrets: Option<Vec<String>>,
+    /// The app's URL.
+    pub forward_to: Option<String>,
+    /// The largest delivery. Default: 1MiB.
+    pub max_body: Option<Size>,
+    /// How repeats are known.
+    pub dedupe: Option<Dedupe>,
+}
+
+/// How repeated deliveries are known.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dedupe {
+    /// The header that names a delivery. Default: by signature.
+    pub header: Option<String>,
+    /// How many are remembered.
+    pub entries: Option<u32>,
+    /// For how long.
+    #[serde(rename = "for")]
+    pub duration: Option<Span>,
+}

@@ -1,0 +1,361 @@
+//! The file as it is written: the whole shape, with what is not built yet.
+//!
+//! Every key is optional here, so that one mistake never hides another: `parse/` says what is
+//! missing. The doc comments are the descriptions in the JSON Schema. No value is checked here but
+//! by its type.
+
+mod later;
+mod values;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::model::{Choice, ForwardedFor, Http2, Level, LogFormat, LogLevel, TokenRequest};
+pub use later::{
+    CallerHeader, ClientCert, Dedupe, Endpoint, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken,
+    ServiceAccount, SessionToken, Shaping, StoreAws, StoreVault, Stores, VaultAuth, VaultMethod,
+    Webhooks,
+};
+pub use values::{AutoOrNumber, Limit, Share, Size, Span};
+
+/// What is part of the format and not built yet: refused by name, left out of `example.yaml`.
+///
+/// `[]` stands for any item of a list.
+pub const NOT_YET: &[&str] = &[
+    "listeners[].caller_token",
+    "listeners[].allowed_uids",
+    "listeners[].socket_mode",
+    "listeners[].tls",
+    "upstream.client_cert",
+    "upstream.retries",
+    "auth.authorize_url",
+    "auth.redirect_uri",
+    "stores",
+    "credentials[].verify",
+    "credentials[].fallback",
+    "credentials[].client_credentials.private_key_jwt",
+    "credentials[].session_token",
+    "credentials[].refresh_token",
+    "credentials[].service_account",
+    "shaping",
+    "tenants[].callers[].caller_token",
+    "tenants[].callers[].uid",
+    "tenants[].callers[].header",
+    "tenants[].weight",
+    "tenants[].limit",
+    "webhooks",
+    "admin.token",
+];
+
+/// The configuration of datapulse-sidecar.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// The version of this format: 1.
+    #[schemars(required, range(min = 1, max = 1))]
+    pub version: Option<u32>,
+    /// Where apps call.
+    #[schemars(required, length(min = 1))]
+    pub listeners: Option<Vec<Listener>>,
+    /// What may be loosened or tightened about requests; ambiguity is always refused.
+    pub front_door: Option<FrontDoor>,
+    /// `DataPulse`'s API.
+    pub upstream: Option<Upstream>,
+    /// `DataPulse`'s authorization server.
+    pub auth: Option<Auth>,
+    /// Where secrets are kept, beside files and the environment.
+    pub stores: Option<Stores>,
+    /// What the sidecar may use for calls.
+    #[schemars(required, length(min = 1))]
+    pub credentials: Option<Vec<Credential>>,
+    /// The plans' limits, by a name that credentials refer to.
+    pub quotas: Option<BTreeMap<String, Quota>>,
+    /// How calls are spaced.
+    pub shaping: Option<Shaping>,
+    /// Who calls, and with which credentials. Default: one, with every credential.
+    #[schemars(length(min = 1))]
+    pub tenants: Option<Vec<Tenant>>,
+    /// Which level a call needs; the first match wins, and a default policy comes after these.
+    pub policy: Option<Vec<Rule>>,
+    /// Deliveries from `DataPulse`.
+    pub webhooks: Option<Webhooks>,
+    /// The health listener: probes and metrics, and nothing else.
+    pub health: Option<Health>,
+    /// The admin listener, for operators on this machine.
+    pub admin: Option<Admin>,
+    /// What is written where.
+    pub log: Option<Log>,
+    /// How long start-up waits for the required credentials. Default: 30s.
+    pub startup_timeout: Option<Span>,
+    /// What happens between SIGTERM and the end.
+    pub drain: Option<Drain>,
+}
+
+/// One address where apps call.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// `localhost:PORT` (both loopback addresses), `127.0.0.1:PORT` or `[::1]:PORT`.
+    #[schemars(required)]
+    pub listen: Option<String>,
+    /// Whose credentials callers here may use; else `tenants[].callers` says so.
+    pub tenant: Option<String>,
+    /// Host names that callers may use beside localhost, 127.0.0.1 and `[::1]`; without a port.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// A secret that callers have to send in `X-DataPulse-Sidecar-Token`.
+    pub caller_token: Option<String>,
+    /// User ids that may call, on a unix socket.
+    pub allowed_uids: Option<Vec<u32>>,
+    /// The mode of a unix socket.
+    pub socket_mode: Option<String>,
+    /// A certificate, for use as a gateway.
+    pub tls: Option<ListenerTls>,
+}
+
+/// What may be loosened or tightened about requests.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FrontDoor {
+    /// Requests that a browser makes for another site. Default: refuse.
+    pub browser_origin: Option<Choice>,
+    /// `X-Forwarded-*` of a caller. Default: strip.
+    pub forwarded_for: Option<ForwardedFor>,
+    /// A GET or HEAD with a body. Default: refuse.
+    pub body_on_get: Option<Choice>,
+    /// `WebSocket` upgrades. Default: refuse.
+    pub websocket: Option<Choice>,
+    /// For a whole request head. Default: 10s.
+    pub header_timeout: Option<Span>,
+    /// Callers' connections at once. Default: 1024.
+    pub max_connections: Option<u32>,
+}
+
+/// `DataPulse`'s API.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Scheme, host and port. Default: `https://api.datapulse.ai`.
+    pub base_url: Option<String>,
+    /// Whether http: URLs are taken, for tests. Default: false.
+    pub allow_plaintext: Option<bool>,
+    /// PEM certificates in place of the system's roots.
+    pub ca_file: Option<String>,
+    /// A certificate of our own.
+    pub client_cert: Option<ClientCert>,
+    /// For one attempt, TLS included. Default: 5s.
+    pub connect_timeout: Option<Span>,
+    /// Until the head of the response, waiting in the queue included. Default: 30s.
+    pub request_timeout: Option<Span>,
+    /// Between two pieces of a body, either way. Default: 60s.
+    pub idle_timeout: Option<Span>,
+    /// How often a call is tried again after a connect error or a 429.
+    pub retries: Option<u32>,
+    /// Bodies up to this size are kept, to be sent again after a 401. Default: 1MiB.
+    pub replay_body: Option<Size>,
+    /// Which HTTP version is spoken. Default: auto.
+    pub http2: Option<Http2>,
+}
+
+/// `DataPulse`'s authorization server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// Where tokens are asked for. Default: `https://auth.datapulse.ai/oauth/token`.
+    pub token_url: Option<String>,
+    /// Where people log in.
+    pub authorize_url: Option<String>,
+    /// The API's path that renews a session token; apps may not call it. Default: /auth/refresh.
+    pub refresh_path: Option<String>,
+    /// The API's path that says whose a token is. Default: /auth/verify.
+    pub verify_path: Option<String>,
+    /// A redirect URI that is registered with the vendor.
+    pub redirect_uri: Option<String>,
+    /// How a token request is written. Default: json.
+    pub token_request: Option<TokenRequest>,
+    /// PEM certificates. Default: `upstream.ca_file`, else the system's.
+    pub ca_file: Option<String>,
+}
+
+/// One credential; exactly one of its kinds is given.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// Unique.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// What it may do.
+    #[schemars(required)]
+    pub level: Option<Level>,
+    /// A name under `quotas`; without one its calls are not spaced.
+    pub quota: Option<String>,
+    /// Whether start-up waits for it. Default: true.
+    pub required: Option<bool>,
+    /// Whether a changed secret is tried before it replaces one that works.
+    pub verify: Option<bool>,
+    /// A reference to another secret, used while the first cannot be read.
+    pub fallback: Option<String>,
+    /// A reference to an API key, which is itself the bearer token.
+    pub api_key: Option<String>,
+    /// OAuth 2.0 client credentials.
+    pub client_credentials: Option<ClientCredentials>,
+    /// A token of 24 hours that is renewed at `auth.refresh_path`.
+    pub session_token: Option<SessionToken>,
+    /// An OAuth refresh token of a person.
+    pub refresh_token: Option<RefreshToken>,
+    /// A service account's key.
+    pub service_account: Option<ServiceAccount>,
+}
+
+/// An OAuth client that acts for itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCredentials {
+    /// The client's public name.
+    #[schemars(required)]
+    pub client_id: Option<String>,
+    /// A reference to its secret.
+    #[schemars(required)]
+    pub client_secret: Option<String>,
+    /// A key in place of the secret.
+    pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// What to ask for.
+    pub scopes: Option<Vec<String>>,
+    /// Sent as `audience`.
+    pub audience: Option<String>,
+    /// Further parameters of the token request.
+    pub params: Option<BTreeMap<String, String>>,
+}
+
+/// A limit that belongs to an API key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// The plan's limit.
+    #[schemars(required)]
+    pub limit: Option<Limit>,
+    /// This process's part of it. Default: all of it.
+    pub share: Option<Share>,
+    /// A second limit.
+    pub also: Option<Limit>,
+    /// The jitter of the vendor's limiter that is reckoned with.
+    pub spread: Option<Span>,
+    /// What is assumed of calls before this process began. Default: auto.
+    pub cold_start: Option<ColdStart>,
+    /// How often the vendor's limiter counts.
+    pub tick: Option<Span>,
+    /// How many calls the vendor's limiter takes at once.
+    pub burst: Option<u32>,
+}
+
+/// What is assumed of calls before this process began.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColdStart {
+    /// What the kept schedule says.
+    Auto,
+    /// That the quota was used up.
+    Cautious,
+}
+
+/// Whose credentials callers may use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Unique.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// How its callers are known.
+    #[schemars(length(min = 1))]
+    pub callers: Option<Vec<Caller>>,
+    /// Names under `credentials`.
+    #[schemars(required, length(min = 1))]
+    pub credentials: Option<Vec<String>>,
+    /// Its part of a quota, against other tenants'.
+    pub weight: Option<u32>,
+    /// A smaller limit of its own.
+    pub limit: Option<Limit>,
+}
+
+/// How a tenant's callers are known.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// They call here: a `listen` of `listeners`.
+    pub listener: Option<String>,
+    /// They send this secret.
+    pub caller_token: Option<String>,
+    /// They run as this user, on a unix socket.
+    pub uid: Option<u32>,
+    /// They send this header; only behind a caller token.
+    pub header: Option<CallerHeader>,
+}
+
+/// Which level a call needs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Method names, or `ANY`.
+    #[schemars(required, length(min = 1))]
+    pub methods: Option<Vec<String>>,
+    /// `*` stands for one segment, `**` for any number of them.
+    #[schemars(required)]
+    pub path: Option<String>,
+    /// The level that is needed; or `deny`.
+    pub level: Option<Level>,
+    /// true: the call is refused.
+    pub deny: Option<bool>,
+    /// In place of `upstream.request_timeout`.
+    pub request_timeout: Option<Span>,
+    /// Whether a call may be sent again. Default: as far as its body was kept.
+    pub replay: Option<Replay>,
+}
+
+/// Whether a call may be sent again.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// Not for any reason.
+    Never,
+}
+
+/// The health listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// An address and a port. Default: `[::]:9464`.
+    pub listen: Option<String>,
+}
+
+/// The admin listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// A loopback address and a port. Default: `127.0.0.1:9465`.
+    pub listen: Option<String>,
+    /// A reference to the secret that allows changes.
+    pub token: Option<String>,
+}
+
+/// What is written where.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// The least severe line that is written. Default: info.
+    pub level: Option<LogLevel>,
+    /// How lines look. Default: text on a terminal, json elsewhere.
+    pub format: Option<LogFormat>,
+    /// Where audit lines go: stdout, stderr, none or `file:PATH`. Default: stdout.
+    pub audit: Option<String>,
+}
+
+/// What happens between SIGTERM and the end.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Calls are accepted for at least this long. Default: 0s.
+    pub min: Option<Span>,
+    /// And at most for this long. Default: 5s.
+    pub max: Option<Span>,
+}
