@@ -9,15 +9,22 @@ pub mod raw;
 mod error;
 mod collect;
 mod parse;
+mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use collect::Problem;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning, LoadError};
 pub use model::Config;
+pub use schema::schema;
+
+/// Characters of a path that are shown.
+const PATH_CHARS_MAX: usize = 120;
 
 /// Reads a configuration. `file` is what errors call it; `env` gives the values for `${NAME}`.
 ///
@@ -30,7 +37,7 @@ pub fn parse(
 ) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
     let collected = match collect::collect(text) {
         Ok(collected) => collected,
-        Err(problem) => return Err(ConfigErrors(named(file, vec![problem]))),
+        Err(problems) => return Err(ConfigErrors(named(file, problems))),
     };
     let checked = parse::check(&collected.raw, &collected.places, env);
     let mut problems = collected.problems;
@@ -39,6 +46,10 @@ pub fn parse(
         Some(config) if problems.is_empty() => {
             let warnings = named(file, checked.warnings);
             Ok((config, warnings.into_iter().map(ConfigWarning).collect()))
+        }
+        None if problems.is_empty() => {
+            let text = "this cannot be used, and the reason is not known: please report it";
+            Err(ConfigErrors(named(file, vec![Problem::of_file(text)])))
         }
         _ => Err(ConfigErrors(named(file, problems))),
     }
@@ -52,9 +63,21 @@ pub fn load(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Config, Vec<ConfigWarning>), LoadError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|reason| LoadError::Unreadable { path: path.to_owned(), reason })?;
-    Ok(parse(&text, &path.display().to_string(), env)?)
+    let name = path.display().to_string();
+    let unreadable = |reason| LoadError::Unreadable { path: path.to_owned(), reason };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // One byte more than is taken, so that `collect` sees that there is more.
+    let limit = u64::try_from(collect::FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    // A character that is cut in two by the limit is no mistake of the file's.
+    let cut = bytes.len() > collect::FILE_BYTES_MAX;
+    let text = String::from_utf8_lossy(&bytes);
+    if !cut && matches!(text, Cow::Owned(_)) {
+        let problem = Problem::of_file("the file is not UTF-8");
+        return Err(ConfigErrors(named(&name, vec![problem])).into());
+    }
+    Ok(parse(&text, &name, env)?)
 }
 
 /// In the order of the file, each told once.
@@ -66,8 +89,14 @@ fn named(file: &str, mut problems: Vec<Problem>) -> Vec<ConfigError> {
         file: Arc::clone(&file),
         line: problem.place.line,
         column: problem.place.column,
-        path: problem.path,
+        path: printable(&problem.path),
         text: problem.text,
     };
     problems.into_iter().map(error).collect()
+}
+
+/// A path as it may be shown: keys are the file's own text, and could be anything.
+fn printable(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '[' | ']');
+    path.chars().take(PATH_CHARS_MAX).map(|c| if plain(c) { c } else { '?' }).collect()
 }

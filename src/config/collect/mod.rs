@@ -20,7 +20,7 @@ pub(super) use tree::{Kind, Node, Place};
 use typed::{At, Fault};
 
 /// A larger file is no configuration, in bytes.
-const FILE_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// After so many mistakes the rest is not looked for.
 const PROBLEMS_MAX: usize = 100;
 
@@ -32,11 +32,18 @@ pub(super) struct Problem {
     pub(super) text: String,
 }
 
+impl Problem {
+    /// A mistake of the file as a whole.
+    pub(super) fn of_file(text: &str) -> Self {
+        Self { place: Place::START, path: String::new(), text: text.to_owned() }
+    }
+}
+
 /// Where things are in the file, and which of them had to be left out.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// By path: the place of the key, and that of its value.
-    written: BTreeMap<String, (Place, Place)>,
+    /// By path: the place of the value.
+    written: BTreeMap<String, Place>,
     holes: BTreeSet<String>,
 }
 
@@ -45,8 +52,8 @@ impl Places {
     pub(super) fn value(&self, path: &str) -> Place {
         let mut at = path;
         loop {
-            if let Some((_, value)) = self.written.get(at) {
-                return *value;
+            if let Some(place) = self.written.get(at) {
+                return *place;
             }
             match at.rfind(['.', '[']) {
                 Some(end) => at = at.get(..end).unwrap_or_default(),
@@ -63,6 +70,15 @@ impl Places {
     /// Whether something there was left out as a mistake: what refers to it cannot be judged.
     pub(super) fn is_hole(&self, path: &str) -> bool {
         self.holes.contains(path)
+    }
+
+    /// Whether something in there, or all of it, was left out as a mistake.
+    pub(super) fn has_hole(&self, path: &str) -> bool {
+        let within = |hole: &String| {
+            hole.strip_prefix(path)
+                .is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'.' | b'[', ..]))
+        };
+        self.holes.iter().any(within)
     }
 
     /// The paths of the items of a list that were read, in order.
@@ -84,14 +100,16 @@ impl Places {
             Kind::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.written.insert(path.clone(), (item.place, item.place));
+                    self.written.insert(path.clone(), item.place);
                     self.note(item, &path);
                 }
             }
             Kind::Mapping(entries) => {
                 for (key, at, value) in entries {
                     let path = join(path, key);
-                    self.written.insert(path.clone(), (*at, value.place));
+                    // What begins in a later line is best found by its key.
+                    let place = if value.place.line == at.line { value.place } else { *at };
+                    self.written.insert(path.clone(), place);
                     self.note(value, &path);
                 }
             }
@@ -111,17 +129,14 @@ pub(super) struct Collected {
 /// Reads a configuration file's text.
 ///
 /// # Errors
-/// Where it is no YAML at all, or too large; other mistakes are in [`Collected::problems`].
-pub(super) fn collect(text: &str) -> Result<Collected, Problem> {
+/// Where it is no YAML, too large, or too full of mistakes to look for those of meaning. Other
+/// mistakes are in [`Collected::problems`].
+pub(super) fn collect(text: &str) -> Result<Collected, Vec<Problem>> {
     if text.len() > FILE_BYTES_MAX {
-        return Err(Problem {
-            place: Place::START,
-            path: String::new(),
-            text: "the file is larger than 1 MiB".to_owned(),
-        });
+        return Err(vec![Problem::of_file("the file is larger than 1 MiB")]);
     }
     let mut problems = Vec::new();
-    let root = tree::read(text, &mut problems)?;
+    let root = tree::read(text, &mut problems).map_err(|problem| vec![problem])?;
     let mut places = Places::default();
     places.note(&root, "");
     refuse_not_yet(&root, "", "", &mut places.holes, &mut problems);
@@ -131,9 +146,13 @@ pub(super) fn collect(text: &str) -> Result<Collected, Problem> {
             Err(fault) => {
                 let hole = fault.path.clone();
                 problems.push(describe(fault));
-                let progress = !hole.is_empty() && places.holes.insert(hole);
-                if !progress || problems.len() >= PROBLEMS_MAX {
-                    break Raw::default();
+                // The whole file is no hole: nothing would be left.
+                if hole.is_empty() || !places.holes.insert(hole) {
+                    return Err(problems);
+                }
+                if problems.len() >= PROBLEMS_MAX {
+                    problems.push(Problem::of_file("more mistakes than are told at once"));
+                    return Err(problems);
                 }
             }
         }

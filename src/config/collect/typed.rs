@@ -57,9 +57,10 @@ impl Error for Fault {
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let (found, hint) = match found {
             Unexpected::Bool(_) => ("true or false", "; put it in quotes if it is text"),
-            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => {
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) => {
                 ("a number", "; put it in quotes if it is text")
             }
+            Unexpected::Float(_) => ("a decimal number", "; put it in quotes if it is text"),
             Unexpected::Str(_) | Unexpected::Char(_) => ("text", ""),
             Unexpected::Unit | Unexpected::Option => ("nothing", ""),
             Unexpected::Seq => ("a list", ""),
@@ -76,7 +77,7 @@ impl Error for Fault {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let text = format!("expected one of {}", expected.join(", "));
+        let text = format!("expected {}", one_of(expected));
         Self { names: Some((variant.to_owned(), expected)), ..Self::new(text) }
     }
 
@@ -98,6 +99,13 @@ fn plain(expected: &str) -> String {
         it => it,
     }
     .to_owned()
+}
+
+fn one_of(names: &[&str]) -> String {
+    match names {
+        [name] => format!("`{name}`"),
+        names => format!("one of {}", names.join(", ")),
+    }
 }
 
 /// A value on its way to a type.
@@ -181,7 +189,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         let read = match &self.node.kind {
             Kind::Text(text) => visitor.visit_enum(Name(text)),
             _ => {
-                let want = format!("one of {}", variants.join(", "));
+                let want = one_of(variants);
                 Err(Fault::invalid_type(self.found(), &want.as_str()))
             }
         };

@@ -58,6 +58,7 @@ impl Checker<'_> {
             );
             return None;
         }
+        self.ports.extend(addresses.first().map(|address| (path.to_owned(), address.port())));
         Some(addresses)
     }
 
@@ -100,7 +101,8 @@ impl Checker<'_> {
             if self.places.is_hole(&path) {
                 return None;
             }
-            if claimed.is_none() && tenants.list.len() > 1 {
+            // Where a caller was left out as a mistake, it may have named this one.
+            if claimed.is_none() && tenants.list.len() > 1 && !self.places.has_hole("tenants") {
                 self.error(
                     at,
                     "no tenant has this listener: give it a `tenant`, or name it in `callers` of one",
@@ -121,12 +123,8 @@ impl Checker<'_> {
         Some(index)
     }
 
-    /// The addresses of the health and admin listeners; no port is used twice.
-    pub(super) fn own_listeners(
-        &mut self,
-        raw: &Raw,
-        listeners: Option<&[Listener]>,
-    ) -> Option<(SocketAddr, SocketAddr)> {
+    /// The addresses of the health and admin listeners.
+    pub(super) fn own_listeners(&mut self, raw: &Raw) -> Option<(SocketAddr, SocketAddr)> {
         let health = raw.health.as_ref().and_then(|health| health.listen.as_deref());
         let health = self.own_address("health.listen", health, "[::]:9464");
         let admin = raw.admin.as_ref().and_then(|admin| admin.listen.as_deref());
@@ -134,23 +132,22 @@ impl Checker<'_> {
         if admin.is_some_and(|admin| !admin.ip().is_loopback()) {
             self.error("admin.listen", "the admin listener is for this machine: 127.0.0.1:PORT");
         }
-        let mut taken: Vec<(u16, String)> = Vec::new();
-        let apps = listeners.unwrap_or_default().iter();
-        let apps = self.places.items("listeners").zip(apps).filter_map(|(at, listener)| {
-            Some((format!("{at}.listen"), listener.addresses.first()?.port()))
-        });
-        let own = [("health.listen", health), ("admin.listen", admin)];
-        let own =
-            own.into_iter().filter_map(|(at, address)| Some((at.to_owned(), address?.port())));
-        for (path, port) in apps.chain(own).collect::<Vec<_>>() {
+        Some((health?, admin?))
+    }
+
+    /// Notes each port that is asked for twice, on whatever address: which of two listeners
+    /// `localhost` reaches would be up to a resolver.
+    pub(super) fn same_ports(&mut self) {
+        let mut ports = std::mem::take(&mut self.ports);
+        // A default has no line of its own: whoever wrote the same port is told.
+        ports.sort_by_key(|(path, _)| self.places.is_written(path));
+        for (index, (path, port)) in ports.iter().enumerate() {
             // Port 0 is whatever is free.
-            let other = taken.iter().find(|(other, _)| *other == port && port != 0);
-            match other.map(|(_, other)| other.clone()) {
-                Some(other) => self.error(&path, format!("this port is taken by {other}")),
-                None => taken.push((port, path)),
+            let other = ports.iter().take(index).find(|(_, other)| other == port && *port != 0);
+            if let Some((other, _)) = other {
+                self.error(path, format!("this port is taken by {other}"));
             }
         }
-        Some((health?, admin?))
     }
 
     fn own_address(&mut self, path: &str, text: Option<&str>, default: &str) -> Option<SocketAddr> {
@@ -163,6 +160,7 @@ impl Checker<'_> {
         if address.is_none() {
             self.error(path, "expected an address and a port, such as 127.0.0.1:9465");
         }
+        self.ports.extend(address.map(|address| (path.to_owned(), address.port())));
         address
     }
 }

@@ -33,7 +33,8 @@ pub(super) struct Checked {
 
 /// Turns the file as written into a configuration, or tells why not.
 pub(super) fn check(raw: &Raw, places: &Places, env: &dyn Fn(&str) -> Option<String>) -> Checked {
-    let mut checker = Checker { places, env, problems: Vec::new(), warnings: Vec::new() };
+    let mut checker =
+        Checker { places, env, problems: Vec::new(), warnings: Vec::new(), ports: Vec::new() };
     let config = checker.config(raw);
     Checked { config, problems: checker.problems, warnings: checker.warnings }
 }
@@ -44,6 +45,8 @@ struct Checker<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// The ports that are asked for, and where.
+    ports: Vec<(String, u16)>,
 }
 
 impl Checker<'_> {
@@ -60,11 +63,12 @@ impl Checker<'_> {
         let upstream = self.upstream(raw.upstream.as_ref());
         let auth = self.auth(raw);
         let policy = self.policy(raw.policy.as_deref(), auth.as_ref());
-        let ports = self.own_listeners(raw, listeners.as_deref());
+        let own_listeners = self.own_listeners(raw);
+        self.same_ports();
         let log = self.log(raw.log.as_ref());
         let startup_timeout = self.span("startup_timeout", raw.startup_timeout, 30);
         let drain = self.drain(raw.drain.as_ref());
-        let (health_listen, admin_listen) = ports?;
+        let (health_listen, admin_listen) = own_listeners?;
         Some(Config {
             listeners: listeners?,
             front_door: front_door?,
@@ -167,13 +171,13 @@ impl Checker<'_> {
     }
 
     /// Whether a list's items lost a name to a mistake, so that references to it cannot be judged.
-    fn names_are_known(&self, list: &str) -> bool {
+    fn names_are_known(&self, list: &str, key: &str) -> bool {
         !self.places.is_hole(list) && {
             let places = self.places;
             (0_usize..)
                 .map(|index| format!("{list}[{index}]"))
                 .take_while(|item| places.is_written(item))
-                .all(|item| !places.is_hole(&item) && !places.is_hole(&join(&item, "name")))
+                .all(|item| !places.is_hole(&item) && !places.is_hole(&join(&item, key)))
         }
     }
 

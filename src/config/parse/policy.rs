@@ -49,6 +49,10 @@ impl Checker<'_> {
         let pattern = self.required(at, "path", written.path.as_deref());
         let path = pattern.and_then(|text| {
             let parsed = text.parse::<PathPattern>();
+            if has_escape(text) {
+                let plain = "segments are compared decoded: write the character, not its `%` form";
+                self.error(&join(at, "path"), plain);
+            }
             parsed.map_err(|error| self.error(&join(at, "path"), error.to_string())).ok()
         });
         let is_hole = |key| self.places.is_hole(&join(at, key));
@@ -88,6 +92,13 @@ impl Checker<'_> {
         }
         Some(meant(list))
     }
+}
+
+/// Whether a `%` is followed by two hexadecimal digits.
+fn has_escape(text: &str) -> bool {
+    text.split('%').skip(1).any(|rest| {
+        matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+    })
 }
 
 fn meant<S: AsRef<str>>(methods: &[S]) -> Methods {

@@ -25,7 +25,7 @@ pub(super) struct Claim {
 impl Checker<'_> {
     /// The tenants; without any there is one, with every credential and every listener.
     pub(super) fn tenants(&mut self, raw: &Raw) -> Option<Tenants> {
-        let names_are_known = self.names_are_known("tenants");
+        let names_are_known = self.names_are_known("tenants", "name");
         let Some(list) = raw.tenants.as_deref() else {
             if self.places.is_hole("tenants") {
                 return None;
@@ -82,20 +82,10 @@ impl Checker<'_> {
             if known.contains(&listener) {
                 let tenant = tenants.list.len();
                 tenants.claims.push(Claim { path, listener, tenant });
-            } else if self.listeners_are_known() {
+            } else if self.names_are_known("listeners", "listen") {
                 self.unknown(&path, "listener", &listener, known.iter().map(String::as_str));
             }
         }
-    }
-
-    fn listeners_are_known(&self) -> bool {
-        !self.places.is_hole("listeners")
-            && (0_usize..)
-                .map(|index| format!("listeners[{index}]"))
-                .take_while(|item| self.places.is_written(item))
-                .all(|item| {
-                    !self.places.is_hole(&item) && !self.places.is_hole(&join(&item, "listen"))
-                })
     }
 
     /// Indices of the credentials that a tenant names.
@@ -117,7 +107,7 @@ impl Checker<'_> {
                     self.error(&path, "this credential is listed twice");
                 }
                 Some(index) => indices.push(index),
-                None if self.names_are_known("credentials") => {
+                None if self.names_are_known("credentials", "name") => {
                     self.unknown(&path, "credential", name, known.iter().copied());
                 }
                 None => {}

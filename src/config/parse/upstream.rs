@@ -17,7 +17,7 @@ impl Checker<'_> {
     pub(super) fn upstream(&mut self, written: Option<&raw::Upstream>) -> Option<Upstream> {
         let default = raw::Upstream::default();
         let written = written.unwrap_or(&default);
-        let plaintext = written.allow_plaintext.unwrap_or(false);
+        let plaintext = self.takes_plaintext(Some(written));
         let origin = self.origin(written.base_url.as_deref(), plaintext);
         let replay_body = written.replay_body.map_or(1024 * 1024, |Size(bytes)| bytes);
         if replay_body > REPLAY_BODY_BYTES_MAX {
@@ -36,6 +36,13 @@ impl Checker<'_> {
             replay_body_bytes_max: replay_body,
             http2: written.http2.unwrap_or(Http2::Auto),
         })
+    }
+
+    /// Where what is written is a mistake, that is enough to tell.
+    fn takes_plaintext(&self, upstream: Option<&raw::Upstream>) -> bool {
+        upstream.and_then(|upstream| upstream.allow_plaintext).unwrap_or(false)
+            || self.places.is_hole("upstream")
+            || self.places.is_hole("upstream.allow_plaintext")
     }
 
     fn origin(&mut self, written: Option<&str>, plaintext: bool) -> Option<Origin> {
@@ -58,7 +65,7 @@ impl Checker<'_> {
         let default = raw::Auth::default();
         let written = raw.auth.as_ref().unwrap_or(&default);
         let upstream = raw.upstream.as_ref();
-        let plaintext = upstream.and_then(|upstream| upstream.allow_plaintext).unwrap_or(false);
+        let plaintext = self.takes_plaintext(upstream);
         let token_url =
             self.url("auth.token_url", written.token_url.as_deref(), TOKEN_URL, plaintext);
         let refresh_path =
@@ -89,9 +96,11 @@ impl Checker<'_> {
             Some(text) => self.expand(path, text)?,
             None => default.to_owned(),
         };
-        let url = Url::parse(&text).ok().filter(Url::has_host);
+        // `Url` mends backslashes, line breaks and other scripts; a configuration says what it means.
+        let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+        let url = Url::parse(&text).ok().filter(|url| plain && url.has_host());
         let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
-            self.error(path, "expected a URL such as https://api.datapulse.ai");
+            self.error(path, "expected a URL such as https://datapulse.example");
             return None;
         };
         let wrong = if url.scheme() == "http" && !plaintext {

@@ -62,7 +62,7 @@ struct Text<T> {
     expected: &'static str,
     read: fn(&str) -> Option<T>,
     /// For numbers that need no quotes.
-    number: fn(f64) -> Option<T>,
+    number: Option<fn(f64) -> Option<T>>,
 }
 
 impl<'de, T> Visitor<'de> for Text<T> {
@@ -78,12 +78,20 @@ impl<'de, T> Visitor<'de> for Text<T> {
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
         #[expect(clippy::cast_precision_loss, reason = "only small numbers are of use")]
-        let found = (self.number)(number as f64);
-        found.ok_or_else(|| E::invalid_type(Unexpected::Signed(0), &self))
+        self.number(number as f64, Unexpected::Signed(0))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        (self.number)(number).ok_or_else(|| E::invalid_type(Unexpected::Float(0.0), &self))
+        self.number(number, Unexpected::Float(0.0))
+    }
+}
+
+impl<T> Text<T> {
+    fn number<E: Error>(&self, number: f64, found: Unexpected<'_>) -> Result<T, E> {
+        match self.number {
+            Some(read) => read(number).ok_or_else(|| E::invalid_value(found, self)),
+            None => Err(E::invalid_type(found, self)),
+        }
     }
 }
 
@@ -92,7 +100,7 @@ impl<'de> Deserialize<'de> for Span {
         deserializer.deserialize_any(Text {
             expected: "a duration with a unit, such as `30s`",
             read: |text| humantime::parse_duration(text).ok().map(Self),
-            number: |_| None,
+            number: None,
         })
     }
 }
@@ -108,7 +116,7 @@ impl<'de> Deserialize<'de> for Size {
                 let bytes: bytesize::ByteSize = text.parse().ok()?;
                 usize::try_from(bytes.as_u64()).ok().map(Self)
             },
-            number: |_| None,
+            number: None,
         })
     }
 }
@@ -118,7 +126,7 @@ impl<'de> Deserialize<'de> for Limit {
         deserializer.deserialize_any(Text {
             expected: "a rate such as `100/min`, `2/s` or `1000/h`, or `unlimited`",
             read: rate,
-            number: |_| None,
+            number: None,
         })
     }
 }
@@ -151,7 +159,7 @@ impl<'de> Deserialize<'de> for Share {
                 let (part, all) = text.split_once('/')?;
                 part_of_one(f64::from(whole(part)?) / f64::from(whole(all)?))
             },
-            number: part_of_one,
+            number: Some(part_of_one),
         })
     }
 }
@@ -165,7 +173,7 @@ impl<'de> Deserialize<'de> for AutoOrNumber {
         deserializer.deserialize_any(Text {
             expected: "`auto` or a whole number",
             read: |text| (text == "auto").then_some(Self(None)),
-            number: |number| {
+            number: Some(|number| {
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
@@ -173,7 +181,7 @@ impl<'de> Deserialize<'de> for AutoOrNumber {
                 )]
                 (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number))
                     .then_some(Self(Some(number as u64)))
-            },
+            }),
         })
     }
 }

@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use super::{manifest_dir, read};
-use crate::config::load;
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use crate::config::model::{Action, AuditSink, CredentialKind, Level, Methods};
+use crate::config::raw::NOT_YET;
+use crate::config::schema::{document, schema};
+use crate::config::{LoadError, collect, load};
 
 #[test]
 fn every_shipped_file_loads() {
@@ -18,6 +24,25 @@ fn every_shipped_file_loads() {
         count += 1;
     }
     assert!(count >= 2);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_apart_from_one_with_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |name: &str| load(&folder.path().join(name), &|_| None).unwrap_err();
+    for absent in ["absent.yaml", "."] {
+        assert!(matches!(load(absent), LoadError::Unreadable { .. }), "{absent}");
+    }
+    // A character of two bytes lies across the limit.
+    let large = format!("##{}", "\u{e9}".repeat(collect::FILE_BYTES_MAX));
+    for (text, told) in [
+        (&b"version: \xff"[..], ":1:1: the file is not UTF-8"),
+        (large.as_bytes(), ":1:1: the file is larger than 1 MiB"),
+    ] {
+        std::fs::write(folder.path().join("bad.yaml"), text).unwrap();
+        let LoadError::Invalid(errors) = load("bad.yaml") else { panic!("{told}") };
+        assert!(errors.to_string().ends_with(told), "{errors}");
+    }
 }
 
 #[test]
@@ -83,4 +108,77 @@ fn the_policy_begins_with_refresh_and_ends_with_the_default() {
     }
     assert!(!config.policy[1].replay);
     assert_eq!(config.policy[1].request_timeout, Some(Duration::from_secs(600)));
+}
+
+/// Each key that the schema knows, `[]` for any item and `*` for any name.
+fn schema_keys(root: &Value, node: &Value, at: &str, out: &mut BTreeSet<String>) {
+    if let Some(target) = node["$ref"].as_str() {
+        return schema_keys(root, root.pointer(&target[1..]).unwrap(), at, out);
+    }
+    for choice in node["anyOf"].as_array().into_iter().flatten() {
+        schema_keys(root, choice, at, out);
+    }
+    for (key, value) in node["properties"].as_object().into_iter().flatten() {
+        let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+        out.insert(at.clone());
+        schema_keys(root, value, &at, out);
+    }
+    if node["items"].is_object() {
+        schema_keys(root, &node["items"], &format!("{at}[]"), out);
+    }
+    if node["additionalProperties"].is_object() {
+        schema_keys(root, &node["additionalProperties"], &format!("{at}.*"), out);
+    }
+}
+
+/// Each key that a file has; what the schema leaves open is `*`.
+fn file_keys(node: &Value, at: &str, out: &mut BTreeSet<String>) {
+    for item in node.as_array().into_iter().flatten() {
+        file_keys(item, &format!("{at}[]"), out);
+    }
+    for (key, value) in node.as_object().into_iter().flatten() {
+        let key = if matches!(at, "quotas") || at.ends_with(".params") { "*" } else { key };
+        let at = if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        if key != "*" {
+            out.insert(at.clone());
+        }
+        file_keys(value, &at, out);
+    }
+}
+
+#[test]
+fn the_example_has_every_supported_key() {
+    let schema = document().to_value();
+    let mut known = BTreeSet::new();
+    schema_keys(&schema, &schema, "", &mut known);
+    for key in NOT_YET {
+        assert!(known.contains(*key), "{key} is not part of the format");
+    }
+    let later = |key: &str| {
+        NOT_YET.iter().any(|later| {
+            key.strip_prefix(later)
+                .is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'.' | b'[', ..]))
+        })
+    };
+    known.retain(|key| !later(key));
+    assert!(known.len() > 60, "{known:?}");
+    let text = std::fs::read_to_string(manifest_dir().join("config/example.yaml")).unwrap();
+    let mut shown = BTreeSet::new();
+    file_keys(&serde_saphyr::from_str(&text).unwrap(), "", &mut shown);
+    assert_eq!(known, shown);
+}
+
+#[test]
+fn the_schema_is_closed_and_says_what_is_required() {
+    let schema: Value = serde_json::from_str(&schema()).unwrap();
+    assert_eq!(schema["title"], "Configuration of datapulse-sidecar");
+    assert!(schema["$id"].is_string());
+    assert_eq!(schema["required"], serde_json::json!(["version", "listeners", "credentials"]));
+    assert_eq!(schema["additionalProperties"], false);
+    for (name, part) in schema["$defs"].as_object().unwrap() {
+        let open = part["type"] == "object" && part["additionalProperties"] != false;
+        assert!(!open, "{name} takes unknown keys");
+    }
+    let listen = &schema["$defs"]["Listener"]["properties"]["listen"];
+    assert_eq!(listen["type"], "string");
 }

@@ -1,0 +1,153 @@
+//! Who may do what with which credential, as it is written.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    CallerHeader, Limit, PrivateKeyJwt, RefreshToken, ServiceAccount, SessionToken, Share, Span,
+};
+use crate::config::model::Level;
+
+/// One credential; exactly one of its kinds is given.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// Unique.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// What it may do.
+    #[schemars(required)]
+    pub level: Option<Level>,
+    /// A name under `quotas`; without one its calls are not spaced.
+    pub quota: Option<String>,
+    /// Whether start-up waits for it. Default: true.
+    pub required: Option<bool>,
+    /// Whether a changed secret is tried before it replaces one that works.
+    pub verify: Option<bool>,
+    /// A reference to another secret, used while the first cannot be read.
+    pub fallback: Option<String>,
+    /// A reference to an API key, which is itself the bearer token.
+    pub api_key: Option<String>,
+    /// OAuth 2.0 client credentials.
+    pub client_credentials: Option<ClientCredentials>,
+    /// A token of 24 hours that is renewed at `auth.refresh_path`.
+    pub session_token: Option<SessionToken>,
+    /// An OAuth refresh token of a person.
+    pub refresh_token: Option<RefreshToken>,
+    /// A service account's key.
+    pub service_account: Option<ServiceAccount>,
+}
+
+/// An OAuth client that acts for itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCredentials {
+    /// The client's public name.
+    #[schemars(required)]
+    pub client_id: Option<String>,
+    /// A reference to its secret.
+    #[schemars(required)]
+    pub client_secret: Option<String>,
+    /// A key in place of the secret.
+    pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// What to ask for.
+    pub scopes: Option<Vec<String>>,
+    /// Sent as `audience`.
+    pub audience: Option<String>,
+    /// Further parameters of the token request.
+    pub params: Option<BTreeMap<String, String>>,
+}
+
+/// A limit that belongs to an API key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// The plan's limit.
+    #[schemars(required)]
+    pub limit: Option<Limit>,
+    /// This process's part of it. Default: all of it.
+    pub share: Option<Share>,
+    /// A second limit.
+    pub also: Option<Limit>,
+    /// The jitter of the vendor's limiter that is reckoned with.
+    pub spread: Option<Span>,
+    /// What is assumed of calls before this process began. Default: auto.
+    pub cold_start: Option<ColdStart>,
+    /// How often the vendor's limiter counts.
+    pub tick: Option<Span>,
+    /// How many calls the vendor's limiter takes at once.
+    pub burst: Option<u32>,
+}
+
+/// What is assumed of calls before this process began.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColdStart {
+    /// What the kept schedule says.
+    Auto,
+    /// That the quota was used up.
+    Cautious,
+}
+
+/// Whose credentials callers may use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Unique.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// How its callers are known.
+    #[schemars(length(min = 1))]
+    pub callers: Option<Vec<Caller>>,
+    /// Names under `credentials`.
+    #[schemars(required, length(min = 1))]
+    pub credentials: Option<Vec<String>>,
+    /// Its part of a quota, against other tenants'.
+    pub weight: Option<u32>,
+    /// A smaller limit of its own.
+    pub limit: Option<Limit>,
+}
+
+/// How a tenant's callers are known.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// They call here: a `listen` of `listeners`.
+    pub listener: Option<String>,
+    /// They send this secret.
+    pub caller_token: Option<String>,
+    /// They run as this user, on a unix socket.
+    pub uid: Option<u32>,
+    /// They send this header; only behind a caller token.
+    pub header: Option<CallerHeader>,
+}
+
+/// Which level a call needs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Method names, or `ANY`.
+    #[schemars(required, length(min = 1))]
+    pub methods: Option<Vec<String>>,
+    /// `*` stands for one segment, `**` for any number of them.
+    #[schemars(required)]
+    pub path: Option<String>,
+    /// The level that is needed; or `deny`.
+    pub level: Option<Level>,
+    /// true: the call is refused.
+    pub deny: Option<bool>,
+    /// In place of `upstream.request_timeout`.
+    pub request_timeout: Option<Span>,
+    /// Whether a call may be sent again. Default: as far as its body was kept.
+    pub replay: Option<Replay>,
+}
+
+/// Whether a call may be sent again.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// Not for any reason.
+    Never,
+}
