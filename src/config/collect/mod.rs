@@ -1,6 +1,6 @@
 //! Text → the file as written, and every structural mistake in it at once.
 //!
-//! 1. The text becomes a [`Tree`] that knows the place of each key and value. A syntax error ends
+//! 1. The text becomes a tree of [`Node`]s that knows the place of each key and value. A syntax error ends
 //!    here; a key that is set twice is noted, and the first one counts.
 //! 2. What is not built yet is refused by name, and left out.
 //! 3. The tree is read into [`Raw`]. At a mistake it is noted, that entry is left out, and the tree
@@ -8,6 +8,7 @@
 //!
 //! Never repeats a value: it may be a secret in the wrong place.
 
+mod fault;
 mod tree;
 mod typed;
 
@@ -16,8 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize as _;
 
 use super::raw::{NOT_YET, Raw};
+use fault::Fault;
 pub(super) use tree::{Kind, Node, Place};
-use typed::{At, Fault};
+use typed::At;
 
 /// A larger file is no configuration, in bytes.
 pub(super) const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -119,7 +121,6 @@ impl Places {
 }
 
 /// What the text says, with what is usable of it.
-#[derive(Debug)]
 pub(super) struct Collected {
     pub(super) raw: Raw,
     pub(super) places: Places,
@@ -140,24 +141,36 @@ pub(super) fn collect(text: &str) -> Result<Collected, Vec<Problem>> {
     let mut places = Places::default();
     places.note(&root, "");
     refuse_not_yet(&root, "", "", &mut places.holes, &mut problems);
-    let raw = loop {
-        match Raw::deserialize(At { node: &root, path: "", holes: &places.holes }) {
-            Ok(raw) => break raw,
-            Err(fault) => {
-                let hole = fault.path.clone();
-                problems.push(describe(fault));
-                // The whole file is no hole: nothing would be left.
-                if hole.is_empty() || !places.holes.insert(hole) {
-                    return Err(problems);
-                }
-                if problems.len() >= PROBLEMS_MAX {
-                    problems.push(Problem::of_file("more mistakes than are told at once"));
-                    return Err(problems);
-                }
+    match read_typed(&root, &mut places, &mut problems) {
+        Some(raw) => Ok(Collected { raw, places, problems }),
+        None => Err(problems),
+    }
+}
+
+/// Reads the tree again and again, each time without what was wrong with it.
+fn read_typed(root: &Node, places: &mut Places, problems: &mut Vec<Problem>) -> Option<Raw> {
+    while problems.len() < PROBLEMS_MAX {
+        let fault = match Raw::deserialize(At { node: root, path: "", holes: &places.holes }) {
+            Ok(raw) => return Some(raw),
+            Err(fault) => fault,
+        };
+        // The key that was meant is not missing as well.
+        if let Some(key) = fault.meant.filter(|_| fault.is_key) {
+            let around = fault.path.rsplit_once('.').map_or("", |(around, _)| around);
+            let meant = join(around, key);
+            if !places.is_written(&meant) {
+                places.holes.insert(meant);
             }
         }
-    };
-    Ok(Collected { raw, places, problems })
+        let progress = !fault.path.is_empty() && places.holes.insert(fault.path.clone());
+        problems.push(describe(fault));
+        if !progress {
+            // The whole file is the mistake.
+            return None;
+        }
+    }
+    problems.push(Problem::of_file("more mistakes than are told at once"));
+    None
 }
 
 /// `credentials` and `name` → `credentials.name`.
@@ -198,18 +211,23 @@ fn refuse_not_yet(
 }
 
 fn describe(fault: Fault) -> Problem {
-    let mut text = fault.text;
-    if let Some((given, valid)) = fault.names {
-        text.push_str(&did_you_mean(&given, valid.iter().copied()));
-    }
+    let text = format!("{}{}", fault.text, did_you_mean(fault.meant));
     Problem { place: fault.place.unwrap_or(Place::START), path: fault.path, text }
 }
 
-/// `; did you mean "tenant"?`, where a valid name is near enough to be a slip of the keyboard.
-pub(super) fn did_you_mean<'a>(given: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
+/// `; did you mean "tenant"?`, or nothing.
+pub(super) fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean \"{name}\"?"))
+}
+
+/// The valid name that is near enough for what was given to be a slip of the keyboard.
+pub(super) fn nearest<'n>(
+    given: &str,
+    valid: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
     // Names are short; comparing a pasted page with them is a waste.
     if given.len() > 64 {
-        return String::new();
+        return None;
     }
     let given = given.to_lowercase();
     valid
@@ -217,5 +235,5 @@ pub(super) fn did_you_mean<'a>(given: &str, valid: impl IntoIterator<Item = &'a 
         .map(|name| (strsim::damerau_levenshtein(&given, &name.to_lowercase()), name))
         .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
         .min()
-        .map_or_else(String::new, |(_, name)| format!("; did you mean \"{name}\"?"))
+        .map(|(_, name)| name)
 }

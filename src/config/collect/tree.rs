@@ -33,15 +33,13 @@ impl Place {
     }
 }
 
-/// One value, and where it stands.
-#[derive(Debug)]
+/// One value, and where it stands. It does not print: a secret may have been pasted there.
 pub(in crate::config) struct Node {
     pub(in crate::config) place: Place,
     pub(in crate::config) kind: Kind,
 }
 
 /// What a value is.
-#[derive(Debug)]
 pub(in crate::config) enum Kind {
     Null,
     Bool(bool),

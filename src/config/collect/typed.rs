@@ -4,109 +4,17 @@
 //! has to stand in quotes.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, Expected, IntoDeserializer as _, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer as _, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
+use super::fault::{Fault, one_of};
 use super::join;
 use super::tree::{Kind, Node, Place};
-
-/// What does not fit, and where.
-#[derive(Debug)]
-pub(super) struct Fault {
-    /// Set where it arises, by the access that led there.
-    pub(super) place: Option<Place>,
-    pub(super) path: String,
-    pub(super) text: String,
-    /// The name that is not known, and those that are. Only ever compared.
-    pub(super) names: Option<(String, &'static [&'static str])>,
-}
-
-impl Fault {
-    fn new(text: String) -> Self {
-        Self { place: None, path: String::new(), text, names: None }
-    }
-
-    fn at(self, place: Place, path: &str) -> Self {
-        match self.place {
-            Some(_) => self,
-            None => Self { place: Some(place), path: path.to_owned(), ..self },
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl Error for Fault {
-    /// For our own newtypes, whose texts hold no value.
-    fn custom<T: fmt::Display>(text: T) -> Self {
-        Self::new(text.to_string())
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let (found, hint) = match found {
-            Unexpected::Bool(_) => ("true or false", "; put it in quotes if it is text"),
-            Unexpected::Unsigned(_) | Unexpected::Signed(_) => {
-                ("a number", "; put it in quotes if it is text")
-            }
-            Unexpected::Float(_) => ("a decimal number", "; put it in quotes if it is text"),
-            Unexpected::Str(_) | Unexpected::Char(_) => ("text", ""),
-            Unexpected::Unit | Unexpected::Option => ("nothing", ""),
-            Unexpected::Seq => ("a list", ""),
-            Unexpected::Map => ("a mapping", ""),
-            _ => ("this", ""),
-        };
-        let want = plain(&expected.to_string());
-        let hint = if want == "text" { hint } else { "" };
-        Self::new(format!("expected {want}, not {found}{hint}"))
-    }
-
-    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("expected {}", plain(&expected.to_string())))
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let text = format!("expected {}", one_of(expected));
-        Self { names: Some((variant.to_owned(), expected)), ..Self::new(text) }
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self { names: Some((field.to_owned(), expected)), ..Self::new("unknown key".to_owned()) }
-    }
-}
-
-/// Serde's words for what it expected, in those of somebody who writes YAML.
-fn plain(expected: &str) -> String {
-    match expected {
-        "a string" => "text",
-        "a boolean" => "true or false",
-        "a sequence" => "a list",
-        "a map" => "a mapping",
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
-        it if it.starts_with("struct ") => "a mapping",
-        it if it.starts_with("enum ") || it == "variant identifier" => "text",
-        it => it,
-    }
-    .to_owned()
-}
-
-fn one_of(names: &[&str]) -> String {
-    match names {
-        [name] => format!("`{name}`"),
-        names => format!("one of {}", names.join(", ")),
-    }
-}
 
 /// A value on its way to a type.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ mod upstream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::collect::{Places, Problem, did_you_mean, join};
+use super::collect::{Places, Problem, did_you_mean, join, nearest};
 use super::model::Config;
 use super::raw::{Raw, Span};
 
@@ -166,8 +166,8 @@ impl Checker<'_> {
         given: &str,
         names: impl IntoIterator<Item = &'n str>,
     ) {
-        let nearest = did_you_mean(given, names);
-        self.error(path, format!("there is no {noun} of this name{nearest}"));
+        let meant = did_you_mean(nearest(given, names));
+        self.error(path, format!("there is no {noun} of this name{meant}"));
     }
 
     /// Whether a list's items lost a name to a mistake, so that references to it cannot be judged.

@@ -39,6 +39,7 @@ impl Checker<'_> {
         let list = self.filled("tenants", Some(list), empty)?;
         let mut tenants = Tenants { list: Vec::new(), claims: Vec::new(), names_are_known };
         let mut names = Vec::new();
+        let listeners = self.listener_names(raw);
         for (at, written) in self.places.items("tenants").zip(list) {
             let name = self.required(&at, "name", written.name.as_deref());
             if let Some(name) = name
@@ -46,7 +47,7 @@ impl Checker<'_> {
             {
                 names.push((join(&at, "name"), name));
             }
-            self.claims(&at, written, raw, &mut tenants);
+            self.claims(&at, written, &listeners, &mut tenants);
             let credentials = self.credentials_of(&at, written, raw);
             // Even a tenant with mistakes can be referred to.
             tenants.list.push(tenant(name.unwrap_or_default(), credentials, raw));
@@ -55,7 +56,19 @@ impl Checker<'_> {
         Some(tenants)
     }
 
-    fn claims(&mut self, at: &str, written: &raw::Tenant, raw: &Raw, tenants: &mut Tenants) {
+    /// What the listeners are called, as far as it can be known.
+    fn listener_names(&mut self, raw: &Raw) -> Vec<String> {
+        // Mistakes in there are told at the listener.
+        let before = self.problems.len();
+        let mut names = Vec::new();
+        for listener in raw.listeners.iter().flatten() {
+            names.extend(self.expand("", listener.listen.as_deref().unwrap_or_default()));
+        }
+        self.problems.truncate(before);
+        names
+    }
+
+    fn claims(&mut self, at: &str, written: &raw::Tenant, known: &[String], tenants: &mut Tenants) {
         let path = join(at, "callers");
         let empty = "lists no caller, so this tenant could not call; leave the key out where \
                      `listeners[].tenant` names it";
@@ -71,14 +84,6 @@ impl Checker<'_> {
             };
             let path = join(&at, "listener");
             let Some(listener) = self.expand(&path, listener) else { continue };
-            let mut known = Vec::new();
-            for (at, item) in self.places.items("listeners").zip(raw.listeners.iter().flatten()) {
-                let text = item.listen.as_deref().unwrap_or_default();
-                // Its own mistakes are told at the listener.
-                let before = self.problems.len();
-                known.extend(self.expand(&at, text));
-                self.problems.truncate(before);
-            }
             if known.contains(&listener) {
                 let tenant = tenants.list.len();
                 tenants.claims.push(Claim { path, listener, tenant });

@@ -11,7 +11,7 @@ use super::{
 use crate::config::model::Level;
 
 /// One credential; exactly one of its kinds is given.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     /// Unique.
@@ -41,7 +41,7 @@ pub struct Credential {
 }
 
 /// An OAuth client that acts for itself.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCredentials {
     /// The client's public name.
@@ -61,7 +61,7 @@ pub struct ClientCredentials {
 }
 
 /// A limit that belongs to an API key.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
     /// The plan's limit.
@@ -92,7 +92,7 @@ pub enum ColdStart {
 }
 
 /// Whose credentials callers may use.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
     /// Unique.
@@ -111,7 +111,7 @@ pub struct Tenant {
 }
 
 /// How a tenant's callers are known.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Caller {
     /// They call here: a `listen` of `listeners`.
@@ -125,7 +125,7 @@ pub struct Caller {
 }
 
 /// Which level a call needs.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Method names, or `ANY`.

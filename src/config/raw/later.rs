@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{AutoOrNumber, Size, Span};
 
 /// A listener's certificate.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
     /// PEM certificates, ours first.
@@ -18,7 +18,7 @@ pub struct ListenerTls {
 }
 
 /// A certificate that is shown to the upstream.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCert {
     /// PEM certificates, ours first.
@@ -28,17 +28,17 @@ pub struct ClientCert {
 }
 
 /// Where secrets are kept.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stores {
-    /// `HashiCorp` Vault or `OpenBao`.
+    /// HashiCorp Vault or OpenBao.
     pub vault: Option<StoreVault>,
     /// AWS Secrets Manager.
     pub aws: Option<StoreAws>,
 }
 
-/// `HashiCorp` Vault or `OpenBao`.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// HashiCorp Vault or OpenBao.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreVault {
     /// Its URL.
@@ -54,7 +54,7 @@ pub struct StoreVault {
 }
 
 /// How to log in to Vault.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultAuth {
     /// Which method; the other keys depend on it.
@@ -88,7 +88,7 @@ pub enum VaultMethod {
 }
 
 /// AWS Secrets Manager.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreAws {
     /// Its region.
@@ -104,7 +104,7 @@ pub struct StoreAws {
 }
 
 /// A key that signs the client's assertion.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PrivateKeyJwt {
     /// A reference to the key.
@@ -112,7 +112,7 @@ pub struct PrivateKeyJwt {
 }
 
 /// A token of 24 hours.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionToken {
     /// A reference to the token.
@@ -120,7 +120,7 @@ pub struct SessionToken {
 }
 
 /// A person's refresh token.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshToken {
     /// The client's public name.
@@ -140,7 +140,7 @@ pub struct RefreshToken {
 }
 
 /// A service account's key (RFC 7523).
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAccount {
     /// A reference to its JSON.
@@ -154,7 +154,7 @@ pub struct ServiceAccount {
 }
 
 /// How calls are spaced.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shaping {
     /// The longest wait of a call. Default: 25s.
@@ -170,7 +170,7 @@ pub struct Shaping {
 }
 
 /// Replicas that share a quota.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fleet {
     /// The URL of Redis or Valkey.
@@ -182,7 +182,7 @@ pub struct Fleet {
 }
 
 /// A header that tells tenants apart.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallerHeader {
     /// Its name.
@@ -191,8 +191,8 @@ pub struct CallerHeader {
     pub value: Option<String>,
 }
 
-/// Deliveries from `DataPulse`.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// Deliveries from DataPulse.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhooks {
     /// An address and a port.
@@ -202,7 +202,7 @@ pub struct Webhooks {
 }
 
 /// Where deliveries arrive, and where they go.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// The path that is called.
@@ -218,7 +218,7 @@ pub struct Endpoint {
 }
 
 /// How repeated deliveries are known.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dedupe {
     /// The header that names a delivery. Default: by signature.

@@ -3,6 +3,10 @@
 //! Every key is optional here, so that one mistake never hides another: `parse/` says what is
 //! missing. The doc comments are the descriptions in the JSON Schema. No value is checked here but
 //! by its type.
+//!
+//! Nothing here prints: a secret may have been pasted into any text.
+
+#![expect(missing_debug_implementations, reason = "a secret may have been pasted into any text")]
 
 mod access;
 mod later;
@@ -52,7 +56,7 @@ pub const NOT_YET: &[&str] = &[
 ];
 
 /// The configuration of datapulse-sidecar.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Raw {
     /// The version of this format: 1.
@@ -63,9 +67,9 @@ pub struct Raw {
     pub listeners: Option<Vec<Listener>>,
     /// What may be loosened or tightened about requests; ambiguity is always refused.
     pub front_door: Option<FrontDoor>,
-    /// `DataPulse`'s API.
+    /// DataPulse's API.
     pub upstream: Option<Upstream>,
-    /// `DataPulse`'s authorization server.
+    /// DataPulse's authorization server.
     pub auth: Option<Auth>,
     /// Where secrets are kept, beside files and the environment.
     pub stores: Option<Stores>,
@@ -81,7 +85,7 @@ pub struct Raw {
     pub tenants: Option<Vec<Tenant>>,
     /// Which level a call needs; the first match wins, and a default policy comes after these.
     pub policy: Option<Vec<Rule>>,
-    /// Deliveries from `DataPulse`.
+    /// Deliveries from DataPulse.
     pub webhooks: Option<Webhooks>,
     /// The health listener: probes and metrics, and nothing else.
     pub health: Option<Health>,
@@ -96,7 +100,7 @@ pub struct Raw {
 }
 
 /// One address where apps call.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// `localhost:PORT` (both loopback addresses), `127.0.0.1:PORT` or `[::1]:PORT`.
@@ -117,7 +121,7 @@ pub struct Listener {
 }
 
 /// What may be loosened or tightened about requests.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FrontDoor {
     /// Requests that a browser makes for another site. Default: refuse.
@@ -126,7 +130,7 @@ pub struct FrontDoor {
     pub forwarded_for: Option<ForwardedFor>,
     /// A GET or HEAD with a body. Default: refuse.
     pub body_on_get: Option<Choice>,
-    /// `WebSocket` upgrades. Default: refuse.
+    /// Upgrades to `WebSocket`. Default: refuse.
     pub websocket: Option<Choice>,
     /// For a whole request head. Default: 10s.
     pub header_timeout: Option<Span>,
@@ -134,8 +138,8 @@ pub struct FrontDoor {
     pub max_connections: Option<u32>,
 }
 
-/// `DataPulse`'s API.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// DataPulse's API.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Scheme, host and port. Default: `https://api.datapulse.ai`.
@@ -160,8 +164,8 @@ pub struct Upstream {
     pub http2: Option<Http2>,
 }
 
-/// `DataPulse`'s authorization server.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// DataPulse's authorization server.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     /// Where tokens are asked for. Default: `https://auth.datapulse.ai/oauth/token`.
@@ -181,7 +185,7 @@ pub struct Auth {
 }
 
 /// The health listener.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
     /// An address and a port. Default: `[::]:9464`.
@@ -189,7 +193,7 @@ pub struct Health {
 }
 
 /// The admin listener.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// A loopback address and a port. Default: `127.0.0.1:9465`.
@@ -199,7 +203,7 @@ pub struct Admin {
 }
 
 /// What is written where.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// The least severe line that is written. Default: info.
@@ -211,7 +215,7 @@ pub struct Log {
 }
 
 /// What happens between SIGTERM and the end.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
     /// Calls are accepted for at least this long. Default: 0s.
