@@ -65,12 +65,12 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read at all: exit code 2.
-    #[error("cannot read {}: {reason}", path.display())]
+    #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
         /// What the system said.
-        reason: std::io::Error,
+        source: std::io::Error,
     },
     /// The file has mistakes: exit code 1 for `check`.
     #[error(transparent)]

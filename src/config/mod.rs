@@ -64,7 +64,7 @@ pub fn load(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Config, Vec<ConfigWarning>), LoadError> {
     let name = path.display().to_string();
-    let unreadable = |reason| LoadError::Unreadable { path: path.to_owned(), reason };
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     // One byte more than is taken, so that `collect` sees that there is more.

@@ -162,10 +162,11 @@ fn read_typed(root: &Node, places: &mut Places, problems: &mut Vec<Problem>) -> 
                 places.holes.insert(meant);
             }
         }
-        let progress = !fault.path.is_empty() && places.holes.insert(fault.path.clone());
+        // An empty path is the file as a whole, or a key that is empty.
+        let part = fault.is_key || !fault.path.is_empty();
+        let progress = part && places.holes.insert(fault.path.clone());
         problems.push(describe(fault));
         if !progress {
-            // The whole file is the mistake.
             return None;
         }
     }

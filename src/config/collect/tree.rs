@@ -99,6 +99,9 @@ fn syntax_text(error: &serde_saphyr::Error) -> &'static str {
         | E::AliasExpansionLimitExceeded { .. } => {
             "too much for a configuration file: nested too deeply, or repeated too often by aliases"
         }
+        E::InvalidScalar { .. } | E::NonFiniteFloat { .. } => {
+            "this is no number that can be used; put it in quotes if it is text"
+        }
         _ => "this is not YAML; look at the indentation, quotes and colons here and just before",
     }
 }

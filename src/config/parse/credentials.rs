@@ -1,14 +1,13 @@
 //! Credentials, and the quotas that they name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Checker;
 use crate::config::collect::join;
 use crate::config::model::{ClientCredentials, Credential, CredentialKind, Quota};
 use crate::config::raw;
-use crate::secret::{SecretRef, SecretRefError};
+use crate::secret::SecretRef;
 
 /// What the token request says by itself.
 const RESERVED_PARAMS: [&str; 5] =
@@ -139,11 +138,10 @@ impl Checker<'_> {
         let reference = match text.parse() {
             Ok(SecretRef::File { path: file, key }) => {
                 let file = self.expand(path, &file.to_string_lossy())?;
-                if Path::new(&file).as_os_str().is_empty() {
-                    Err(SecretRefError::Empty)
-                } else {
-                    Ok(SecretRef::File { path: file.into(), key })
+                if !self.is_path(path, &file) {
+                    return None;
                 }
+                Ok(SecretRef::File { path: file.into(), key })
             }
             other => other,
         };

@@ -216,6 +216,15 @@ impl Checker<'_> {
                 "`${NAME}` is replaced in addresses and in references to secrets, not here",
             );
         }
-        Some(PathBuf::from(text))
+        self.is_path(path, text).then(|| PathBuf::from(text))
+    }
+
+    /// A YAML block (`|`) ends in a line break, which no file's name has.
+    fn is_path(&mut self, path: &str, text: &str) -> bool {
+        let fits = !text.is_empty() && !text.contains(char::is_control);
+        if !fits {
+            self.error(path, "a file's path is not empty, and has no line break in it");
+        }
+        fits
     }
 }

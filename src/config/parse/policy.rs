@@ -27,19 +27,16 @@ impl Checker<'_> {
         list: Option<&[raw::Rule]>,
         auth: Option<&Auth>,
     ) -> Option<Vec<Rule>> {
-        let mut rules = Vec::new();
-        let refresh = auth.map(|auth| format!("{}/**", auth.refresh_path.trim_end_matches('/')));
-        if let Some(Ok(path)) = refresh.map(|path| path.parse()) {
-            rules.push(rule("default:refresh", Methods::Any, path, Action::Deny));
+        let mut written = Vec::new();
+        for (at, rule) in self.places.items("policy").zip(list.unwrap_or_default()) {
+            written.extend(self.rule(&at, rule));
         }
-        for (at, written) in self.places.items("policy").zip(list.unwrap_or_default()) {
-            rules.extend(self.rule(&at, written));
-        }
+        // No rule may be lost on the way: without this one there is no configuration.
+        let refresh = format!("{}/**", auth?.refresh_path.trim_end_matches('/')).parse().ok()?;
+        let mut rules = vec![rule("default:refresh", Methods::Any, refresh, Action::Deny)];
+        rules.append(&mut written);
         for (name, methods, path, level) in DEFAULT {
-            // These parse, which a test shows.
-            if let Ok(path) = path.parse() {
-                rules.push(rule(name, meant(methods), path, Action::Require(level)));
-            }
+            rules.push(rule(name, meant(methods), path.parse().ok()?, Action::Require(level)));
         }
         Some(rules)
     }

@@ -116,6 +116,13 @@ fn warnings_name_their_place() {
 }
 
 #[test]
+fn a_byte_order_mark_and_foreign_line_ends_are_no_mistake() {
+    let text = "\u{feff}version: 1\r\nlisteners: [{listen: localhost:0}]\r\n\
+                credentials: [{name: a, level: admin, api_key: file:/k}]\r\n";
+    assert!(read(text).is_ok());
+}
+
+#[test]
 fn the_path_of_a_mistake_is_printable() {
     let errors = read("version: 1\n\"a\\x1b[31m\\n\": 1\n").unwrap_err();
     assert!(errors.0.iter().any(|error| error.path == "a?[31m?"), "{errors}");
