@@ -9,5 +9,6 @@ pub mod backoff;
 pub mod serve;
 pub mod config;
 pub mod telemetry;
+pub mod access;
 pub mod proxy;
 pub mod emulator;

@@ -1,3 +1,5 @@
 //! A call: front door, access, shaping, injection, upstream, answer.
 
+pub mod front_door;
+pub mod headers;
 pub mod reject;
