@@ -3,3 +3,4 @@
 pub mod front_door;
 pub mod headers;
 pub mod reject;
+pub mod rewrite;

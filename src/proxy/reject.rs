@@ -1,11 +1,13 @@
 //! Every reason for which the sidecar itself answers, and the answer: the only maker of such answers.
 //!
-//! Text is fixed: no upstream's text, no path, no secret can be in it, because nothing here takes a
-//! text that is not `&'static`.
+//! Text is fixed: no upstream's text, no path, no secret can be in it, because the texts
+//! are `&'static`, but for the name of a configured credential and an escaped request id.
 
 use std::time::Duration;
 
 use http::StatusCode;
+
+use crate::config::model::Credential;
 
 /// Why the sidecar answers a call itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,5 +93,125 @@ impl Rejection {
             Self::TooManyConnections => "too_many_connections",
             Self::ShuttingDown => "shutting_down",
         }
+    }
+
+    /// What to do next, or the rule that was broken.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::BadRequest(rule) | Self::CallerNotAllowed(rule) => rule,
+            Self::HeaderTooLarge => "send at most 100 headers and 32 KiB of request head",
+            Self::MethodNotAllowed => "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS",
+            Self::ExpectationFailed => "send Expect: 100-continue once, or no Expect",
+            Self::Misdirected => "call localhost, or add the name to listeners[].allowed_hosts",
+            Self::LevelNotGranted => {
+                "give the tenant a credential of the level the policy asks for"
+            }
+            Self::DeniedByPolicy => "the policy denies this call; see policy in the configuration",
+            Self::CredentialUnavailable { .. } => {
+                "the credential has no token yet: try again later; if it stays, check its secret"
+            }
+            Self::CredentialExpired { .. } => {
+                "the credential's token expired and could not be renewed: try again later; if it \
+                 stays, check its secret and the authorization server"
+            }
+            Self::UpstreamUnreachable => "no connection to the upstream: check network and TLS",
+            Self::UpstreamTimeout => {
+                "the upstream did not answer in time; the call may have arrived"
+            }
+            Self::UpstreamInvalid => "the upstream's answer cannot be passed on; try again later",
+            Self::TooManyConnections => "reuse connections, or raise front_door.max_connections",
+            Self::ShuttingDown => "the sidecar is about to end: try again on a new connection",
+        }
+    }
+
+    /// When it is worth coming back, where that is known.
+    #[must_use]
+    pub const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::CredentialUnavailable { retry_after }
+            | Self::CredentialExpired { retry_after } => Some(retry_after),
+            Self::TooManyConnections | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// `Retry-After` in whole seconds: rounded up, at least 1.
+    #[must_use]
+    pub fn retry_after_secs(self) -> Option<u64> {
+        let wait = self.retry_after()?;
+        Some(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+
+    /// The status in words.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        self.status().canonical_reason().unwrap_or("Error")
+    }
+
+    /// Whether the connection must be closed: where the next request begins is not certain.
+    #[must_use]
+    pub const fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::HeaderTooLarge
+                | Self::MethodNotAllowed
+                | Self::ExpectationFailed
+                | Self::TooManyConnections
+                | Self::ShuttingDown
+        )
+    }
+
+    /// The answer's body: `application/problem+json` (RFC 9457).
+    #[must_use]
+    pub fn body(self, request_id: &str) -> String {
+        self.json(request_id, None)
+    }
+
+    /// The same, naming the credential that it is about.
+    #[must_use]
+    pub fn body_naming(self, request_id: &str, credential: &Credential) -> String {
+        self.json(request_id, Some(credential))
+    }
+
+    fn json(self, request_id: &str, credential: Option<&Credential>) -> String {
+        let detail = credential.map_or_else(
+            || self.detail().to_owned(),
+            |credential| format!("credential {}: {}", credential.name, self.detail()),
+        );
+        serde_json::json!({
+            "type": format!("urn:datapulse-sidecar:{}", self.code()),
+            "title": self.title(),
+            "status": self.status().as_u16(),
+            "code": self.code(),
+            "detail": detail,
+            "request_id": request_id,
+        })
+        .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_told_in_whole_seconds_rounded_up() {
+        for (millis, want) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (2500, 3)] {
+            let retry_after = Duration::from_millis(millis);
+            let rejection = Rejection::CredentialUnavailable { retry_after };
+            assert_eq!(rejection.retry_after_secs(), Some(want), "{millis} ms");
+        }
+        assert_eq!(Rejection::Misdirected.retry_after_secs(), None);
+    }
+
+    #[test]
+    fn a_body_is_json_whatever_the_request_id() {
+        let body = Rejection::Misdirected.body("a\"b");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["request_id"], "a\"b");
+        assert_eq!(body["type"], "urn:datapulse-sidecar:misdirected");
+        assert_eq!(body["status"], 421);
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here may hold a secret, a path or a caller's text in a label.
 
 pub mod metrics;
+pub mod trace;
 
 use std::error::Error;
 use std::fmt::Write as _;
