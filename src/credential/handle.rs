@@ -1,0 +1,220 @@
+//! What a call sees of a credential: its token, and whether another one comes.
+//!
+//! Nothing here asks an issuer: a handle reads what the [`Refresher`](super::Refresher) publishes,
+//! tells it what happened, and waits for a bounded time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::refresher::Demand;
+use super::schedule::HOLD;
+use super::state::{CredentialState, Published};
+use super::token::{AccessToken, Generation};
+use crate::config::model::{Credential, Level};
+use crate::telemetry::{Metrics, error_chain};
+
+/// The read side of a credential; [`Refresher`](super::Refresher) is the write side, and ends when
+/// the last clone of its handle is dropped.
+#[derive(Debug, Clone)]
+pub struct CredentialHandle {
+    name: Arc<str>,
+    level: Level,
+    published: watch::Receiver<Published>,
+    demand: Arc<Demand>,
+    metrics: Metrics,
+}
+
+/// Why a call gets no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnavailableReason {
+    /// There has been none yet.
+    Pending,
+    /// The last one is used up, and no new one came.
+    Expired,
+}
+
+/// No token in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no token in time")]
+pub struct Unavailable {
+    /// Which sort of none.
+    pub reason: UnavailableReason,
+    /// When the next try is due, in whole seconds, at least 1.
+    pub retry_after: Duration,
+}
+
+/// A credential as `/status` shows it. No field holds a secret.
+#[derive(Debug, Clone, Serialize)]
+pub struct CredentialReport {
+    /// As configured.
+    pub name: String,
+    /// As configured.
+    pub level: Level,
+    /// `pending`, `fresh`, `stale` or `expired`.
+    pub state: &'static str,
+    /// How many different tokens there have been.
+    pub generation: u64,
+    /// Since the token in use was received.
+    pub age_seconds: Option<u64>,
+    /// Until the token in use expires; absent where it does not.
+    pub expires_in_seconds: Option<u64>,
+    /// Why the last try failed; absent when it did not.
+    pub last_error: Option<String>,
+    /// Until the next try; absent where none is planned.
+    pub next_try_in_seconds: Option<u64>,
+}
+
+impl CredentialHandle {
+    pub(super) fn new(
+        credential: &Credential,
+        published: watch::Receiver<Published>,
+        demand: Arc<Demand>,
+        metrics: &Metrics,
+    ) -> Self {
+        let metrics = metrics.clone();
+        Self {
+            name: Arc::clone(&credential.name),
+            level: credential.level,
+            published,
+            demand,
+            metrics,
+        }
+    }
+
+    /// The credential's name: a metric label.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The token, if it may be used now. Does not wait.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<AccessToken>> {
+        self.published.borrow().usable(Instant::now())
+    }
+
+    /// The token; where there is none, waits for one until `deadline`, but at most 2 s, and brings
+    /// the next try forward.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when none came.
+    pub async fn token(&self, deadline: Instant) -> Result<Arc<AccessToken>, Unavailable> {
+        if let Some(token) = self.current() {
+            return Ok(token);
+        }
+        let begin = Instant::now();
+        self.demand.want();
+        let token = tokio::time::timeout_at(deadline.min(begin + HOLD), self.wait_usable()).await;
+        self.metrics.token_wait.observe(begin.elapsed().as_secs_f64());
+        token.or_else(|_| self.current().ok_or_else(|| self.unavailable(Instant::now())))
+    }
+
+    /// Waits until there is a token that may be used, for as long as it takes.
+    pub async fn wait_usable(&self) -> Arc<AccessToken> {
+        self.wait_for(|published| published.usable(Instant::now())).await
+    }
+
+    /// Tells the refresher that the upstream rejected `rejected`, and waits for a newer token until
+    /// `deadline`, but at most 2 s.
+    ///
+    /// `None` when there is none: the issuer gave the same again or nothing, or the last refresh
+    /// that a rejection caused is less than 10 s ago (then at once).
+    pub async fn renewed(
+        &self,
+        rejected: Generation,
+        deadline: Instant,
+    ) -> Option<Arc<AccessToken>> {
+        let now = Instant::now();
+        let newer = |published: &Published, now| {
+            published.usable(now).filter(|token| token.generation() > rejected)
+        };
+        let seen = {
+            let published = self.published.borrow();
+            if let Some(token) = newer(&published, now) {
+                return Some(token);
+            }
+            let is_cooling = published.cooling_until.is_some_and(|until| now < until);
+            let is_barred = published.not_before.is_some_and(|at| at > now + HOLD);
+            if !published.is_minting && (is_cooling || is_barred) {
+                return None;
+            }
+            published.attempts
+        };
+        self.reject(rejected);
+        let answer = self.wait_for(|published| {
+            let token = newer(published, Instant::now());
+            (token.is_some() || published.attempts > seen).then_some(token)
+        });
+        tokio::time::timeout_at(deadline.min(now + HOLD), answer).await.ok().flatten()
+    }
+
+    /// Tells the refresher that the upstream rejected this generation. Does not wait.
+    pub fn reject(&self, generation: Generation) {
+        self.demand.reject(generation);
+    }
+
+    /// The credential as `/status` shows it.
+    #[must_use]
+    pub fn report(&self) -> CredentialReport {
+        let now = Instant::now();
+        let published = self.published.borrow();
+        let state = published.state.at(now);
+        let until = |at: Instant| at.saturating_duration_since(now).as_secs();
+        let token = state.token();
+        CredentialReport {
+            name: self.name.to_string(),
+            level: self.level,
+            state: state.word(),
+            generation: published.generation.0,
+            age_seconds: token.map(|t| now.saturating_duration_since(t.minted_at()).as_secs()),
+            expires_in_seconds: token.and_then(|t| t.expires_at()).map(until),
+            last_error: state.cause().map(|cause| error_chain(&**cause)),
+            next_try_in_seconds: published.next_try.map(until),
+        }
+    }
+
+    /// Sets the gauges of this credential.
+    pub(super) fn observe(&self, metrics: &Metrics) {
+        let now = Instant::now();
+        let published = self.published.borrow();
+        let state = published.state.at(now);
+        for word in CredentialState::WORDS {
+            let gauge = metrics.credential_state.with_label_values(&[&*self.name, word]);
+            gauge.set(i64::from(word == state.word()));
+        }
+        let expiry = state.token().and_then(|token| token.expires_at());
+        let expiry = expiry.map_or(0.0, crate::clock::to_unix_seconds);
+        metrics.credential_expiry.with_label_values(&[&*self.name]).set(expiry);
+        let generation = i64::try_from(published.generation.0).unwrap_or(i64::MAX);
+        metrics.credential_generation.with_label_values(&[&*self.name]).set(generation);
+    }
+
+    /// Waits until `pick` finds what it looks for; a refresher that ended never publishes it.
+    async fn wait_for<T>(&self, pick: impl Fn(&Published) -> Option<T>) -> T {
+        let mut reader = self.published.clone();
+        loop {
+            let found = pick(&reader.borrow_and_update());
+            if let Some(found) = found {
+                return found;
+            }
+            if reader.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn unavailable(&self, now: Instant) -> Unavailable {
+        let published = self.published.borrow();
+        let reason = match published.state {
+            CredentialState::Pending(_) => UnavailableReason::Pending,
+            _ => UnavailableReason::Expired,
+        };
+        let wait = published.next_try.map_or(HOLD, |at| at.saturating_duration_since(now));
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Unavailable { reason, retry_after: Duration::from_secs(seconds.max(1)) }
+    }
+}

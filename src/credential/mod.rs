@@ -1,0 +1,144 @@
+//! A stored secret becomes a bearer token, and is kept fresh.
+//!
+//! Each credential has one writer ([`Refresher`], a task) and any number of readers
+//! ([`CredentialHandle`]). A failed refresh never takes away a token that works, and no issuer is
+//! asked by anything but its credential's own task.
+
+mod handle;
+mod kind;
+mod oauth;
+mod refresher;
+mod registry;
+mod schedule;
+mod state;
+mod token;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use handle::{CredentialHandle, CredentialReport, Unavailable, UnavailableReason};
+pub use refresher::Refresher;
+pub use registry::{Registry, build};
+pub use state::CredentialState;
+pub use token::{AccessToken, Generation};
+
+use crate::secret::SecretValue;
+use crate::store::StoreError;
+
+/// What an issuer gave.
+#[derive(Debug, Clone)]
+struct Minted {
+    /// Visible ASCII: what follows `Bearer `.
+    value: SecretValue,
+    /// `None`: it does not expire.
+    life: Option<Life>,
+}
+
+/// For how long a token is good, from the receipt of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    /// Between 1 s and 30 days.
+    length: Duration,
+    /// Whether the issuer said something that is not believed.
+    is_clamped: bool,
+}
+
+/// Obtains a token: one a kind of credential. Keeps nothing between two calls.
+#[async_trait]
+trait TokenSource: std::fmt::Debug + Send + Sync {
+    /// Asks once, with a secret read anew.
+    async fn mint(&self) -> Result<Minted, MintError>;
+}
+
+/// Why there is no new token. Holds no body, header or URL of the issuer.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The secret cannot be read: see the cause.
+    #[error("reading the secret")]
+    Store(#[from] StoreError),
+    /// No connection to the issuer: check `auth.token_url`, the network and `ca_file`.
+    #[error("connecting to the token endpoint")]
+    Unreachable(#[source] reqwest::Error),
+    /// No answer in time: the issuer is slow, or something in between drops packets.
+    #[error("the token endpoint did not answer in time")]
+    Timeout,
+    /// The connection broke: retried.
+    #[error("the connection to the token endpoint broke")]
+    Interrupted(#[source] reqwest::Error),
+    /// The issuer refused. `invalid_client`: check the client's name and secret; 429 and 5xx:
+    /// nothing to do but wait.
+    #[error("the token endpoint answered {status}{}", code.map(|c| format!(" ({c})")).unwrap_or_default())]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The `error` of RFC 6749 section 5.2, where it is one of its list.
+        code: Option<&'static str>,
+        /// How long the issuer wants to be left alone, at most 15 min.
+        retry_after: Option<Duration>,
+    },
+    /// A redirect, which is not followed, because the secret would follow: correct
+    /// `auth.token_url`.
+    #[error("the token endpoint answered with a redirect ({status}), which is not followed")]
+    Redirected {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// More than 1 MiB: hardly a token endpoint. Correct `auth.token_url`.
+    #[error("the token endpoint's answer is larger than 1 MiB")]
+    TooLarge,
+    /// No JSON object, such as a login page: correct `auth.token_url`.
+    #[error("the token endpoint's answer is not JSON with an access_token")]
+    NotAnAnswer,
+    /// The `access_token` is empty, larger than 8 KiB or cannot stand in a header: tell the issuer.
+    #[error("the token endpoint gave an access_token that cannot be used")]
+    UnusableToken,
+    /// The `token_type` is not `Bearer`, the only one that can be injected.
+    #[error("the token endpoint gave a token whose token_type is not Bearer")]
+    NotBearer,
+}
+
+impl MintError {
+    /// Whether it may go away without anybody changing the configuration or the secret.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::Redirected { .. }
+            | Self::TooLarge
+            | Self::NotAnAnswer
+            | Self::UnusableToken
+            | Self::NotBearer => false,
+        }
+    }
+
+    /// The kind as a metric label.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Interrupted(_) => "interrupted",
+            Self::Refused { code: Some(code), .. } => code,
+            Self::Refused { .. } => "refused",
+            Self::Redirected { .. } => "redirected",
+            Self::TooLarge => "too_large",
+            Self::NotAnAnswer => "not_an_answer",
+            Self::UnusableToken => "unusable_token",
+            Self::NotBearer => "not_bearer",
+        }
+    }
+
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

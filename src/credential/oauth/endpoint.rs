@@ -1,0 +1,136 @@
+//! Asks a token endpoint (RFC 6749 section 3.2) and believes as little of the answer as possible.
+//!
+//! No body, header or URL is kept in an error: any of them may hold a secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+use serde::Deserialize;
+
+use super::super::schedule::{RETRY_AFTER_MAX, life};
+use super::super::{MintError, Minted};
+use crate::clock;
+use crate::config::model::{Auth, TokenRequest};
+use crate::secret::SecretValue;
+use crate::tls::{ANSWER_BYTES_MAX, ReadError, read_capped};
+
+/// The largest access token that is taken, in bytes.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// The `error` codes of RFC 6749 section 5.2: no other text of an issuer is repeated.
+const ERROR_CODES: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
+
+/// Where tokens are asked for, and how a request is written.
+#[derive(Debug, Clone)]
+pub(in super::super) struct TokenEndpoint {
+    http: reqwest::Client,
+    url: url::Url,
+    encoding: TokenRequest,
+}
+
+impl TokenEndpoint {
+    pub(in super::super) fn new(http: reqwest::Client, auth: &Auth) -> Self {
+        Self { http, url: auth.token_url.clone(), encoding: auth.token_request }
+    }
+
+    /// One token request with these parameters.
+    pub(in super::super) async fn ask(
+        &self,
+        parameters: &BTreeMap<&str, &str>,
+    ) -> Result<Minted, MintError> {
+        let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");
+        let request = match self.encoding {
+            TokenRequest::Json => request.json(parameters),
+            TokenRequest::Form => request.form(parameters),
+        };
+        let response = request.send().await.map_err(transport)?;
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(MintError::Redirected { status: status.as_u16() });
+        }
+        let retry_after = retry_after(response.headers());
+        let body = read_capped(response, ANSWER_BYTES_MAX).await.map(SecretValue::new);
+        if status != http::StatusCode::OK {
+            let code = body.ok().and_then(|body| error_code(&body));
+            return Err(MintError::Refused { status: status.as_u16(), code, retry_after });
+        }
+        let body = body.map_err(|error| match error {
+            ReadError::TooLarge => MintError::TooLarge,
+            ReadError::Broken(error) => transport(error),
+        })?;
+        minted(&body, clock::unix_seconds())
+    }
+}
+
+fn transport(error: reqwest::Error) -> MintError {
+    let error = error.without_url();
+    if error.is_timeout() {
+        MintError::Timeout
+    } else if error.is_connect() {
+        MintError::Unreachable(error)
+    } else {
+        MintError::Interrupted(error)
+    }
+}
+
+/// RFC 6749 section 5.1.
+#[derive(Deserialize)]
+struct Answer {
+    access_token: String,
+    token_type: Option<String>,
+    expires_in: Option<serde_json::Value>,
+}
+
+fn minted(body: &SecretValue, unix_now: u64) -> Result<Minted, MintError> {
+    let Ok(answer) = serde_json::from_slice::<Answer>(body.expose()) else {
+        return Err(MintError::NotAnAnswer);
+    };
+    let value = SecretValue::new(answer.access_token.into_bytes());
+    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(MintError::NotBearer);
+    }
+    let bytes = value.expose();
+    let is_usable = (1..=TOKEN_BYTES_MAX).contains(&bytes.len());
+    if !is_usable || !bytes.iter().all(u8::is_ascii_graphic) {
+        return Err(MintError::UnusableToken);
+    }
+    let life = life(answer.expires_in.as_ref().and_then(seconds), bytes, unix_now);
+    Ok(Minted { value, life: Some(life) })
+}
+
+/// A number, or a number in a string, as some issuers write it; anything else says nothing.
+fn seconds(value: &serde_json::Value) -> Option<f64> {
+    let number = match value {
+        serde_json::Value::Number(number) => number.as_f64(),
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|seconds: &f64| seconds.is_finite())
+}
+
+fn error_code(body: &SecretValue) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    let refusal: Refusal = serde_json::from_slice(body.expose()).ok()?;
+    ERROR_CODES.into_iter().find(|code| *code == refusal.error)
+}
+
+/// RFC 9110 section 10.2.3: seconds, or a date; at most 15 min are believed.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(clock::wall()).ok()?,
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}

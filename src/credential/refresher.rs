@@ -1,0 +1,249 @@
+//! Keeps one credential usable: the only code that asks its issuer for a token.
+//!
+//! A working token is never given up for a failed refresh; it is published as stale until it
+//! expires. The loop ends when the last [`CredentialHandle`] is dropped, and for no other reason.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::handle::CredentialHandle;
+use super::schedule::{Reason, Schedule};
+use super::state::{CredentialState, Published};
+use super::{AccessToken, Generation, MintError, Minted, TokenSource};
+use crate::config::model::Credential;
+use crate::telemetry::{Metrics, error_chain};
+
+/// The longest that one try may take; a source's own time-outs end it sooner.
+const ATTEMPT_MAX: Duration = Duration::from_secs(10);
+
+/// What handles ask of the refresher. Setting it twice is as setting it once: nothing can pile up.
+#[derive(Debug, Default)]
+pub(super) struct Demand {
+    /// The newest generation that the upstream rejected; 0: none since the refresher looked.
+    rejected: AtomicU64,
+    /// Whether a call waits for a token.
+    is_wanted: AtomicBool,
+    wake: Notify,
+}
+
+impl Demand {
+    pub(super) fn want(&self) {
+        self.is_wanted.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn reject(&self, generation: Generation) {
+        self.rejected.fetch_max(generation.0, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+}
+
+/// The write side of a credential; [`CredentialHandle`] is the read side.
+#[derive(Debug)]
+pub struct Refresher {
+    name: Arc<str>,
+    source: Box<dyn TokenSource>,
+    published: watch::Sender<Published>,
+    demand: Arc<Demand>,
+    metrics: Metrics,
+    schedule: Schedule,
+    has_warned_of_life: bool,
+}
+
+/// What the loop woke up for.
+enum Event {
+    Abandoned,
+    Asked,
+    Due(Reason),
+    Expired,
+}
+
+impl Refresher {
+    /// A refresher that has not started, and its first handle.
+    pub(super) fn new(
+        credential: &Credential,
+        source: Box<dyn TokenSource>,
+        metrics: &Metrics,
+    ) -> (Self, CredentialHandle) {
+        let (published, reader) = watch::channel(Published::new());
+        let demand = Arc::new(Demand::default());
+        let handle = CredentialHandle::new(credential, reader, Arc::clone(&demand), metrics);
+        let refresher = Self {
+            name: Arc::clone(&credential.name),
+            source,
+            published,
+            demand,
+            metrics: metrics.clone(),
+            schedule: Schedule::new(Instant::now()),
+            has_warned_of_life: false,
+        };
+        (refresher, handle)
+    }
+
+    /// Which credential it keeps.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Mints, waits, mints again, until nobody holds a handle.
+    pub async fn run(mut self) {
+        loop {
+            match self.wait().await {
+                Event::Abandoned => return,
+                Event::Asked => self.heed(Instant::now()),
+                Event::Expired => self.publish(Instant::now(), None),
+                Event::Due(reason) => {
+                    self.schedule.begin(Instant::now(), reason);
+                    let cooling = self.schedule.cooling_until();
+                    self.published.send_modify(|p| {
+                        p.is_minting = true;
+                        p.cooling_until = cooling;
+                    });
+                    let outcome = tokio::select! {
+                        () = self.published.closed() => return,
+                        outcome = tokio::time::timeout(ATTEMPT_MAX, self.source.mint()) => outcome,
+                    };
+                    self.settle(outcome.unwrap_or(Err(MintError::Timeout)), reason);
+                }
+            }
+        }
+    }
+
+    async fn wait(&self) -> Event {
+        let (due, reason) = self.schedule.next().unzip();
+        let last_use = self.published.borrow().state.token().and_then(|token| token.last_use());
+        tokio::select! {
+            biased;
+            () = self.published.closed() => Event::Abandoned,
+            () = self.demand.wake.notified() => Event::Asked,
+            () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
+            () = sleep_until(last_use) => Event::Expired,
+        }
+    }
+
+    /// Lets what handles asked for change the schedule.
+    fn heed(&mut self, now: Instant) {
+        let rejected = Generation(self.demand.rejected.swap(0, Ordering::AcqRel));
+        let is_wanted = self.demand.is_wanted.swap(false, Ordering::AcqRel);
+        let (generation, is_usable) = {
+            let published = self.published.borrow();
+            (published.generation, published.usable(now).is_some())
+        };
+        // A late 401 of an old generation says nothing about the token in use.
+        if rejected == generation && is_usable {
+            self.schedule.force(now);
+        }
+        if is_wanted && !is_usable {
+            self.schedule.hasten(now);
+        }
+        let (next, _) = self.schedule.next().unzip();
+        self.published.send_if_modified(|p| {
+            p.next_try = next;
+            false
+        });
+    }
+
+    fn settle(&mut self, outcome: Result<Minted, MintError>, reason: Reason) {
+        let now = Instant::now();
+        let accepted = outcome.and_then(|minted| self.accept(&minted, now));
+        let (label, next) = match accepted {
+            Ok((state, label)) => (label, Ok(state)),
+            Err(error) => {
+                self.schedule.fail(now, error.retry_after());
+                (error.kind(), Err(Arc::new(error)))
+            }
+        };
+        let labels = [&*self.name, label, reason.as_str()];
+        self.metrics.credential_refreshes.with_label_values(&labels).inc();
+        self.publish(now, Some(next));
+    }
+
+    /// The state with a new token, and whether it is another one than before.
+    fn accept(
+        &mut self,
+        minted: &Minted,
+        now: Instant,
+    ) -> Result<(AccessToken, &'static str), MintError> {
+        let (current, generation) = {
+            let published = self.published.borrow();
+            (published.state.token().cloned(), published.generation)
+        };
+        let is_same = current.is_some_and(|token| token.is_same(&minted.value));
+        let generation = if is_same { generation } else { Generation(generation.0 + 1) };
+        let token = AccessToken::new(minted, generation, now)?;
+        self.schedule.succeed(now, minted.life.map(|life| life.length));
+        if minted.life.is_some_and(|life| life.is_clamped) && !self.has_warned_of_life {
+            self.has_warned_of_life = true;
+            tracing::warn!(
+                credential = %self.name,
+                "the issuer gave a token life outside 1 s to 30 days; the nearest bound is used"
+            );
+        }
+        Ok((token, if is_same { "unchanged" } else { "ok" }))
+    }
+
+    /// Publishes how a try ended (`None`: none did, time passed), and logs a change of state.
+    fn publish(&self, now: Instant, ended: Option<Result<AccessToken, Arc<MintError>>>) {
+        let before = self.published.borrow().state.clone();
+        let has_ended = ended.is_some();
+        let state = match ended {
+            Some(Ok(token)) => CredentialState::Fresh(Arc::new(token)),
+            Some(Err(cause)) => failed(&before.at(now), cause),
+            None => before.at(now),
+        };
+        self.log_change(&before, &state);
+        let (next, _) = self.schedule.next().unzip();
+        self.published.send_modify(|p| {
+            if let Some(token) = state.token() {
+                p.generation = token.generation();
+            }
+            p.state = state;
+            p.next_try = next;
+            p.not_before = self.schedule.not_before();
+            p.cooling_until = self.schedule.cooling_until();
+            if has_ended {
+                p.is_minting = false;
+                p.attempts += 1;
+            }
+        });
+    }
+
+    fn log_change(&self, before: &CredentialState, after: &CredentialState) {
+        let cause = after.cause().map(|cause| error_chain(&**cause));
+        let cause = cause.as_deref().unwrap_or("none");
+        let credential = &*self.name;
+        let state = after.word();
+        let is_first_failure = before.cause().is_none() && after.cause().is_some();
+        if before.word() == state && !is_first_failure {
+            tracing::debug!(credential, state, cause, "a token was asked for");
+        } else if let CredentialState::Fresh(token) = after {
+            let generation = token.generation().0;
+            tracing::info!(credential, state, generation, "the credential is usable");
+        } else {
+            tracing::warn!(credential, state, cause, "the credential cannot be refreshed");
+        }
+    }
+}
+
+/// What a failure makes of a state.
+fn failed(state: &CredentialState, cause: Arc<MintError>) -> CredentialState {
+    match state {
+        CredentialState::Pending(_) => CredentialState::Pending(Some(cause)),
+        CredentialState::Expired(_) => CredentialState::Expired(Some(cause)),
+        CredentialState::Fresh(token) | CredentialState::Stale { token, .. } => {
+            CredentialState::Stale { token: Arc::clone(token), cause }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

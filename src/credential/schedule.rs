@@ -1,0 +1,255 @@
+//! When a credential's issuer is asked next, and for how long an answer is believed. Pure: `now` is
+//! an argument, and nothing here waits.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use tokio::time::Instant;
+
+use super::Life;
+use crate::backoff::Backoff;
+
+/// The longest that a call waits for a token, and, while calls wait, the longest between two tries.
+pub(super) const HOLD: Duration = Duration::from_secs(2);
+/// Between two calls to one issuer for one credential, whatever callers do.
+const CALL_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Between two refreshes that rejected tokens cause.
+const FORCED_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// The longest `Retry-After` of an issuer that is believed.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
+/// The shortest life that is believed.
+const LIFE_MIN: Duration = Duration::from_secs(1);
+/// The longest life that is believed.
+const LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The life of a token that says nothing of it.
+const LIFE_DEFAULT: Duration = Duration::from_secs(300);
+/// The longest time before its expiry in which a token is not used any more.
+const SKEW_MAX: Duration = Duration::from_secs(30);
+
+/// Why an issuer is asked: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    Initial,
+    Scheduled,
+    Rejected,
+    Retry,
+}
+
+impl Reason {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Scheduled => "scheduled",
+            Self::Rejected => "rejected",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// The next try of one credential, and what it has to keep its distance from.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    next: Option<(Instant, Reason)>,
+    last_call: Option<Instant>,
+    not_before: Option<Instant>,
+    cooling_until: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Schedule {
+    /// The first try is due at once.
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            next: Some((now, Reason::Initial)),
+            last_call: None,
+            not_before: None,
+            cooling_until: None,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+        }
+    }
+
+    pub(super) const fn next(&self) -> Option<(Instant, Reason)> {
+        self.next
+    }
+
+    pub(super) const fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    pub(super) const fn cooling_until(&self) -> Option<Instant> {
+        self.cooling_until
+    }
+
+    /// A try begins.
+    pub(super) fn begin(&mut self, now: Instant, reason: Reason) {
+        self.next = None;
+        self.last_call = Some(now);
+        if reason == Reason::Rejected {
+            self.cooling_until = Some(now + FORCED_INTERVAL_MIN);
+        }
+    }
+
+    /// A try gave a token of this life (`None`: it does not expire, and is not asked for again).
+    pub(super) fn succeed(&mut self, now: Instant, life: Option<Duration>) {
+        self.backoff.reset();
+        self.not_before = None;
+        self.next = life.map(|life| {
+            let at = now + refresh_after(life, fastrand::f64());
+            (self.earliest(at, CALL_INTERVAL_MIN), Reason::Scheduled)
+        });
+    }
+
+    /// A try failed.
+    pub(super) fn fail(&mut self, now: Instant, retry_after: Option<Duration>) {
+        self.not_before = retry_after.map(|wait| now + wait.min(RETRY_AFTER_MAX));
+        let at = now + self.backoff.next_wait();
+        self.next = Some((self.earliest(at, CALL_INTERVAL_MIN), Reason::Retry));
+    }
+
+    /// A call waits for a token: the next try comes 2 s after the last at the latest, unless the
+    /// issuer asked for more.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        let at = self.earliest(now, HOLD);
+        if self.next.is_none_or(|(next, _)| at < next) {
+            let reason = self.next.map_or(Reason::Retry, |(_, reason)| reason);
+            self.next = Some((at, reason));
+        }
+    }
+
+    /// The token in use was rejected: a refresh is due, unless the last such is too near or the
+    /// issuer wants to be left alone.
+    pub(super) fn force(&mut self, now: Instant) {
+        let is_cooling = self.cooling_until.is_some_and(|until| now < until);
+        let is_barred = self.not_before.is_some_and(|at| at > now + HOLD);
+        if is_cooling || is_barred {
+            return;
+        }
+        let at = self.earliest(now, CALL_INTERVAL_MIN);
+        let at = self.next.map_or(at, |(next, _)| next.min(at));
+        self.next = Some((at, Reason::Rejected));
+    }
+
+    /// `at`, but not sooner than `interval` after the last call, nor than the issuer asked.
+    fn earliest(&self, at: Instant, interval: Duration) -> Instant {
+        let spaced = self.last_call.map_or(at, |last| at.max(last + interval));
+        self.not_before.map_or(spaced, |bar| spaced.max(bar))
+    }
+}
+
+/// The point of a life at which a refresh is due: `draw` (0 to 1) picks between 50 % and 70 %.
+fn refresh_after(life: Duration, draw: f64) -> Duration {
+    life.mul_f64(0.5 + 0.2 * draw.clamp(0.0, 1.0))
+}
+
+/// For how long a token of this life is put into calls.
+pub(super) fn last_use_after(life: Duration) -> Duration {
+    life - SKEW_MAX.min(life / 10)
+}
+
+/// The life of a token from the issuer's `expires_in` (seconds), else from the `exp` of a JWT, else
+/// 300 s. `unix_now` is the wall clock's, for `exp` alone.
+pub(super) fn life(expires_in: Option<f64>, token: &[u8], unix_now: u64) -> Life {
+    let said = expires_in.or_else(|| {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double")]
+        jwt_expiry(token).map(|exp| exp - unix_now as f64)
+    });
+    let Some(seconds) = said else { return Life { length: LIFE_DEFAULT, is_clamped: false } };
+    let believed = seconds.clamp(LIFE_MIN.as_secs_f64(), LIFE_MAX.as_secs_f64());
+    let length = Duration::try_from_secs_f64(believed).unwrap_or(LIFE_DEFAULT);
+    Life { length, is_clamped: believed.total_cmp(&seconds).is_ne() }
+}
+
+/// The `exp` of a JWT (RFC 7519 section 4.1.4), unverified: it is only read to know when to ask
+/// again.
+fn jwt_expiry(token: &[u8]) -> Option<f64> {
+    let payload = token.split(|byte| *byte == b'.').nth(1)?;
+    let json = crate::secret::SecretValue::new(BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?);
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    serde_json::from_slice::<Claims>(json.expose()).ok().map(|claims| claims.exp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_life_is_believed_within_bounds() {
+        let jwt = |exp: u64| {
+            let claims = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"exp\": {exp}}}"));
+            format!("e30.{claims}.c2ln")
+        };
+        let day = 24.0 * 3600.0;
+        for (expires_in, token, want, is_clamped) in [
+            (Some(3600.0), "opaque".to_owned(), 3600, false),
+            (Some(1.0), "opaque".to_owned(), 1, false),
+            (Some(0.0), "opaque".to_owned(), 1, true),
+            (Some(-1.0), "opaque".to_owned(), 1, true),
+            (Some(1e12), "opaque".to_owned(), 30 * 86_400, true),
+            (Some(30.0 * day), "opaque".to_owned(), 30 * 86_400, false),
+            (None, "opaque".to_owned(), 300, false),
+            (None, "a.b.c".to_owned(), 300, false),
+            (None, jwt(1_000_600), 600, false),
+            (None, jwt(999_000), 1, true),
+            (Some(60.0), jwt(1_000_600), 60, false),
+        ] {
+            let got = life(expires_in, token.as_bytes(), 1_000_000);
+            let want = Life { length: Duration::from_secs(want), is_clamped };
+            assert_eq!(got, want, "{expires_in:?} {token}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_renewed_well_before_its_last_use() {
+        for seconds in [1, 10, 300, 86_400] {
+            let life = Duration::from_secs(seconds);
+            assert_eq!(refresh_after(life, 0.0), life.mul_f64(0.5));
+            assert_eq!(refresh_after(life, 1.0), life.mul_f64(0.7));
+            assert!(refresh_after(life, 1.0) < last_use_after(life));
+        }
+        assert_eq!(last_use_after(Duration::from_secs(100)), Duration::from_secs(90));
+        assert_eq!(last_use_after(Duration::from_secs(3600)), Duration::from_secs(3570));
+    }
+
+    #[test]
+    fn an_issuer_is_asked_at_most_once_a_second_and_never_before_it_wants_to() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.begin(start, Reason::Initial);
+        schedule.fail(start, None);
+        assert!(schedule.next().unwrap().0 >= start + SECOND);
+        schedule.hasten(start);
+        assert!(schedule.next().unwrap().0 <= start + HOLD);
+        schedule.fail(start, Some(Duration::from_secs(120)));
+        let bar = start + Duration::from_secs(120);
+        for _ in 0..5 {
+            schedule.hasten(start);
+            schedule.force(start);
+            assert!(schedule.next().unwrap().0 >= bar);
+        }
+        schedule.fail(start, Some(Duration::from_secs(1_000_000)));
+        assert_eq!(schedule.next().unwrap().0, start + RETRY_AFTER_MAX);
+    }
+
+    #[test]
+    fn a_rejection_forces_one_refresh_and_then_none_for_ten_seconds() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.begin(start, Reason::Initial);
+        schedule.succeed(start, None);
+        assert_eq!(schedule.next(), None);
+        schedule.force(start + SECOND * 5);
+        assert_eq!(schedule.next(), Some((start + SECOND * 5, Reason::Rejected)));
+        schedule.begin(start + SECOND * 5, Reason::Rejected);
+        schedule.succeed(start + SECOND * 5, None);
+        schedule.force(start + SECOND * 14);
+        assert_eq!(schedule.next(), None);
+        schedule.force(start + SECOND * 15);
+        assert_eq!(schedule.next(), Some((start + SECOND * 15, Reason::Rejected)));
+    }
+}

@@ -1,0 +1,123 @@
+//! A bearer token in use, and which one it is.
+//!
+//! Its bytes are in one place, the header value, which is marked sensitive and never printed.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use http::HeaderValue;
+use ring::hmac;
+use tokio::time::Instant;
+
+use super::schedule::last_use_after;
+use super::{MintError, Minted};
+use crate::secret::SecretValue;
+
+/// Counts the different tokens of one credential, from 1: "which token was rejected?" has an exact
+/// answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+/// A bearer token, ready to be injected.
+pub struct AccessToken {
+    header: HeaderValue,
+    value: SecretValue,
+    generation: Generation,
+    minted_at: Instant,
+    expires_at: Option<Instant>,
+    last_use: Option<Instant>,
+    fingerprint: Arc<str>,
+}
+
+impl AccessToken {
+    /// Takes what an issuer gave at `now`.
+    pub(super) fn new(
+        minted: &Minted,
+        generation: Generation,
+        now: Instant,
+    ) -> Result<Self, MintError> {
+        let bytes = [b"Bearer ", minted.value.expose()].concat();
+        let header = HeaderValue::from_bytes(&bytes);
+        // Wipes the copy.
+        drop(SecretValue::new(bytes));
+        let Ok(mut header) = header else { return Err(MintError::UnusableToken) };
+        header.set_sensitive(true);
+        Ok(Self {
+            header,
+            fingerprint: fingerprint(&minted.value).into(),
+            value: minted.value.clone(),
+            generation,
+            minted_at: now,
+            expires_at: minted.life.map(|life| now + life.length),
+            last_use: minted.life.map(|life| now + last_use_after(life.length)),
+        })
+    }
+
+    /// The value of the `Authorization` header: `Bearer …`, marked sensitive.
+    #[must_use]
+    pub const fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    /// Which of the credential's tokens it is.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// When it was received.
+    #[must_use]
+    pub const fn minted_at(&self) -> Instant {
+        self.minted_at
+    }
+
+    /// When its issuer stops accepting it; `None`: not that we know.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<Instant> {
+        self.expires_at
+    }
+
+    /// Up to when it is put into calls: the lesser of 30 s and 10 % of its life before it expires.
+    #[must_use]
+    pub const fn last_use(&self) -> Option<Instant> {
+        self.last_use
+    }
+
+    /// Whether it may be put into a call that leaves at `now`.
+    #[must_use]
+    pub fn is_usable_at(&self, now: Instant) -> bool {
+        self.last_use.is_none_or(|last| now < last)
+    }
+
+    /// Eight hexadecimal digits that tell tokens apart in audit lines: a keyed hash, whose key ends
+    /// with the process.
+    #[must_use]
+    pub fn fingerprint(&self) -> &Arc<str> {
+        &self.fingerprint
+    }
+
+    /// Whether `value` is the same token.
+    pub(super) fn is_same(&self, value: &SecretValue) -> bool {
+        self.value == *value
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("generation", &self.generation)
+            .field("fingerprint", &self.fingerprint)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+fn fingerprint(value: &SecretValue) -> String {
+    static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
+        hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new()).ok()
+    });
+    // Without randomness no hash: an unkeyed one could be compared with guesses.
+    let Some(key) = &*KEY else { return "unknown".to_owned() };
+    let tag = hmac::sign(key, value.expose());
+    tag.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
