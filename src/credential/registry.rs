@@ -88,3 +88,92 @@ impl Registry {
         self.iter().for_each(|handle| handle.observe(metrics));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+    use axum::routing::post;
+    use http::StatusCode;
+    use tokio::task::JoinSet;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::model::{ClientCredentials, Level, TokenRequest};
+    use crate::credential::Generation;
+    use crate::store::Stores;
+    use crate::tls;
+
+    fn credential(name: &str, required: bool, kind: CredentialKind) -> Credential {
+        Credential { name: name.into(), level: Level::ReadOnly, quota: None, required, kind }
+    }
+
+    /// Takes the secret `new` alone, and wants everything else as configured.
+    async fn issue(Json(asked): Json<serde_json::Value>) -> (StatusCode, Json<serde_json::Value>) {
+        let want = serde_json::json!({
+            "grant_type": "client_credentials", "client_id": "etl", "client_secret": "new",
+            "scope": "a:read b:write", "audience": "api", "extra": "1",
+        });
+        if asked == want {
+            (StatusCode::OK, Json(serde_json::json!({"access_token": "t", "expires_in": 3600})))
+        } else {
+            (StatusCode::UNAUTHORIZED, Json(serde_json::json!({"error": "invalid_client"})))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rotated_client_secret_is_found_by_the_next_try_and_a_missing_key_harms_nobody_else()
+    {
+        tls::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let (ca_file, secret) = (dir.path().join("ca.pem"), dir.path().join("secret"));
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&ca_file, pair.cert.pem()).unwrap();
+        std::fs::write(&secret, "old\n").unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let auth = Auth {
+            token_url: format!("http://{}/t", listener.local_addr().unwrap()).parse().unwrap(),
+            refresh_path: "/auth/refresh".to_owned(),
+            verify_path: "/auth/verify".to_owned(),
+            token_request: TokenRequest::Json,
+            ca_file: None,
+        };
+        let client = ClientCredentials {
+            client_id: "etl".to_owned(),
+            client_secret: format!("file:{}", secret.display()).parse().unwrap(),
+            scopes: vec!["a:read".to_owned(), "b:write".to_owned()],
+            audience: Some("api".to_owned()),
+            params: [("extra", "1"), ("client_id", "other")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        };
+        let credentials = [
+            credential("etl", true, CredentialKind::ClientCredentials(client)),
+            credential("key", false, CredentialKind::ApiKey("file:/nowhere/key".parse().unwrap())),
+        ];
+        let metrics = Metrics::new().unwrap();
+        let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
+        let http = tls::http_client(&tls::Roots::load(Some(&ca_file)).unwrap()).unwrap();
+        let (registry, refreshers) = build(&credentials, &auth, &stores, &http, &metrics);
+        let mut tasks = JoinSet::new();
+        let app = axum::Router::new().route("/t", post(issue));
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        for refresher in refreshers {
+            tasks.spawn(refresher.run());
+        }
+        let etl = registry.get(0).unwrap();
+        let refused = |registry: &Registry| registry.report()[0].last_error.clone();
+        while refused(&registry).is_none() {
+            assert!(etl.token(Instant::now() + std::time::Duration::from_millis(5)).await.is_err());
+        }
+        assert!(refused(&registry).unwrap().ends_with("401 (invalid_client)"));
+        std::fs::write(&secret, "new\n").unwrap();
+        assert_eq!(etl.wait_usable().await.generation(), Generation(1));
+        assert!(registry.by_name("key").unwrap().current().is_none());
+        let required: Vec<_> = registry.required().map(|handle| &**handle.name()).collect();
+        assert_eq!(required, ["etl"]);
+        registry.observe(&metrics);
+        let page = metrics.render().unwrap();
+        assert!(page.contains(r#"credential_state{credential="etl",state="fresh"} 1"#), "{page}");
+        assert!(page.contains(r#"credential_state{credential="key",state="pending"} 1"#), "{page}");
+    }
+}
