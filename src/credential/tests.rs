@@ -267,6 +267,8 @@ async fn a_storm_of_401_refreshes_once_and_everybody_gets_the_new_token() {
     assert_eq!(bench.asked(), 2);
     // A late one of the old generation causes none, and has the new token at once.
     assert_eq!(bench.handle.renewed(old, far()).await.unwrap().generation(), Generation(2));
+    // Past the cool-down, so that nothing but the generation stands against a refresh.
+    sleep(Duration::from_secs(20)).await;
     bench.handle.reject(old);
     sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.asked(), 2);
@@ -286,12 +288,44 @@ async fn a_rejection_in_the_cool_down_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_rejected_while_the_refresh_is_under_way_waits_for_it() {
+    let bench = Bench::with_gate(&[Answer::New(3600)], Some(Semaphore::new(1)));
+    let old = bench.token().await.unwrap().generation();
+    sleep(Duration::from_secs(5)).await;
+    let mut callers = JoinSet::new();
+    for _ in 0..2 {
+        let handle = bench.handle.clone();
+        callers.spawn(async move { handle.renewed(old, far()).await });
+        settle().await;
+    }
+    bench.open(1);
+    while let Some(renewed) = callers.join_next().await {
+        assert_eq!(renewed.unwrap().unwrap().generation(), Generation(2));
+    }
+    assert_eq!(bench.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_while_the_issuer_wants_no_call_is_answered_at_once() {
+    let wait = Duration::from_secs(600);
+    let bench = Bench::new(&[Answer::New(3600), Answer::Refuse(wait)]);
+    let token = bench.token().await.unwrap().generation();
+    sleep(Duration::from_secs(5)).await;
+    assert!(bench.handle.renewed(token, far()).await.is_none());
+    sleep(Duration::from_secs(30)).await;
+    let begin = Instant::now();
+    assert!(bench.handle.renewed(token, far()).await.is_none());
+    assert_eq!((begin.elapsed(), bench.asked()), (Duration::ZERO, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permanent_401_asks_the_issuer_at_most_once_in_ten_seconds() {
     let bench = Bench::new(&[Answer::New(86_400)]);
     bench.token().await.unwrap();
     for _ in 0..6000 {
         let generation = bench.handle.current().unwrap().generation();
         bench.handle.renewed(generation, far()).await;
+        bench.handle.reject(bench.handle.current().unwrap().generation());
         sleep(Duration::from_millis(100)).await;
     }
     assert!(bench.asked() <= 62, "{}", bench.asked());
