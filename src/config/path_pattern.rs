@@ -60,12 +60,22 @@ impl PathPattern {
     /// `/v1/` is `["v1", ""]`.
     #[must_use]
     pub fn matches<S: AsRef<str>>(&self, parts: &[S]) -> bool {
-        matches_all(&self.segments, parts)
+        matches_all(&self.segments, parts, |want, have| want == have)
+    }
+
+    /// As [`Self::matches`], with letters of either case.
+    #[must_use]
+    pub fn matches_any_case<S: AsRef<str>>(&self, parts: &[S]) -> bool {
+        matches_all(&self.segments, parts, str::eq_ignore_ascii_case)
     }
 }
 
 /// Linear in the path for each `**`: on a mismatch only the last `**` takes one segment more.
-fn matches_all<S: AsRef<str>>(pattern: &[Segment], parts: &[S]) -> bool {
+fn matches_all<S: AsRef<str>>(
+    pattern: &[Segment],
+    parts: &[S],
+    same: impl Fn(&str, &str) -> bool,
+) -> bool {
     let (mut at, mut part) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
@@ -80,7 +90,7 @@ fn matches_all<S: AsRef<str>>(pattern: &[Segment], parts: &[S]) -> bool {
                 (at, part) = (at + 1, part + 1);
                 continue;
             }
-            (Some(Segment::Literal(want)), Some(have)) if want == have.as_ref() => {
+            (Some(Segment::Literal(want)), Some(have)) if same(want, have.as_ref()) => {
                 (at, part) = (at + 1, part + 1);
                 continue;
             }

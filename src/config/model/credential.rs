@@ -1,0 +1,91 @@
+//! The credentials, and the limits that belong to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::secret::SecretRef;
+
+/// What a credential may do. Ordered: each level includes those below it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Datasets, dashboards, reports.
+    ReadOnly,
+    /// All of `read_only`, and pipelines.
+    ReadWrite,
+    /// Everything, and user management.
+    Admin,
+}
+
+impl Level {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read_only",
+            Self::ReadWrite => "read_write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// One DataPulse credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Unique; a metric label.
+    pub name: Arc<str>,
+    /// What it may do.
+    pub level: Level,
+    /// A name in [`Config::quotas`]; without one it is not shaped.
+    pub quota: Option<Arc<str>>,
+    /// Whether start-up waits for it.
+    pub required: bool,
+    /// Where its bearer token comes from.
+    pub kind: CredentialKind,
+}
+
+/// Where a bearer token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// The secret is itself the bearer token.
+    ApiKey(SecretRef),
+    /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
+    ClientCredentials(ClientCredentials),
+}
+
+/// An OAuth client that acts for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCredentials {
+    /// Public name of the client.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: SecretRef,
+    /// Sent as one `scope`, separated by spaces; none: not sent.
+    pub scopes: Vec<String>,
+    /// Sent as `audience` where given.
+    pub audience: Option<String>,
+    /// Further parameters of the token request.
+    pub params: BTreeMap<String, String>,
+}
+
+/// A limit that belongs to an API key. Accepted, and not yet enforced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quota {
+    /// Calls in `per`; `None`: no shaping.
+    pub limit: Option<Rate>,
+}
+
+/// So many calls in so much time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub calls: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}

@@ -1,0 +1,49 @@
+//! The configuration as it is meant: every value here is usable, because only `config::parse` makes
+//! them. Later parts take these specs as constructor arguments.
+//!
+//! Nothing here can be wrong, and nothing here reads a file: that is `raw/` and `parse/`.
+
+mod callers;
+mod upstream;
+mod credential;
+mod process;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use callers::{Action, Choice, ForwardedFor, FrontDoor, Listener, Methods, Rule, Tenant};
+pub use credential::{ClientCredentials, Credential, CredentialKind, Level, Quota, Rate};
+pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
+pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where apps call; at least one.
+    pub listeners: Vec<Listener>,
+    /// What the front door lets pass.
+    pub front_door: FrontDoor,
+    /// DataPulse's API.
+    pub upstream: Upstream,
+    /// DataPulse's authorization server.
+    pub auth: Auth,
+    /// At least one; names are unique.
+    pub credentials: Vec<Credential>,
+    /// By name. Credentials name them.
+    pub quotas: BTreeMap<String, Quota>,
+    /// At least one; names are unique.
+    pub tenants: Vec<Tenant>,
+    /// First match wins; the default policy is at the end, so that every path matches a rule.
+    pub policy: Vec<Rule>,
+    /// Where the kubelet and Prometheus look.
+    pub health_listen: SocketAddr,
+    /// Where operators look; loopback only.
+    pub admin_listen: SocketAddr,
+    /// What is written where.
+    pub log: Log,
+    /// How long `/startupz` waits for the `required` credentials.
+    pub startup_timeout: Duration,
+    /// What happens between SIGTERM and the end.
+    pub drain: Drain,
+}
