@@ -13,5 +13,6 @@ pub mod tls;
 pub mod store;
 pub mod credential;
 pub mod access;
+pub mod shaping;
 pub mod proxy;
 pub mod emulator;

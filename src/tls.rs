@@ -89,6 +89,12 @@ impl Roots {
         }
     }
 
+    /// No root at all: for a client that speaks to nobody over TLS.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { certificates: Vec::new(), path: None, warnings: Vec::new() }
+    }
+
     /// The file they came from; `None`: the system's.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,14 +48,14 @@ pub struct Unavailable {
 }
 
 /// A credential as `/status` shows it. No field holds a secret.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CredentialReport {
     /// As configured.
     pub name: String,
     /// As configured.
     pub level: Level,
     /// `pending`, `fresh`, `stale` or `expired`.
-    pub state: &'static str,
+    pub state: String,
     /// How many different tokens there have been.
     pub generation: u64,
     /// Since the token in use was received.
@@ -168,7 +168,7 @@ impl CredentialHandle {
         CredentialReport {
             name: self.name.to_string(),
             level: self.level,
-            state: state.word(),
+            state: state.word().to_owned(),
             generation: published.generation.0,
             age_seconds: token.map(|t| now.saturating_duration_since(t.minted_at()).as_secs()),
             expires_in_seconds: token.and_then(|t| t.expires_at()).map(until),
@@ -207,7 +207,9 @@ impl CredentialHandle {
         }
     }
 
-    fn unavailable(&self, now: Instant) -> Unavailable {
+    /// Why there is no token at `now`, and when the next try is due.
+    #[must_use]
+    pub fn unavailable(&self, now: Instant) -> Unavailable {
         let published = self.published.borrow();
         let reason = match published.state {
             CredentialState::Pending(_) => UnavailableReason::Pending,

@@ -96,6 +96,12 @@ impl AccessToken {
         &self.fingerprint
     }
 
+    /// The token itself, to find it where it must not be.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.value.expose()
+    }
+
     /// Whether `value` is the same token.
     pub(super) fn is_same(&self, value: &SecretValue) -> bool {
         self.value == *value

@@ -71,26 +71,39 @@ pub fn response_drop_list(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn drop_list(headers: &HeaderMap, also: impl Fn(&str) -> bool) -> Vec<HeaderName> {
-    let nominated = |name: &str| {
-        let lines = headers.get_all(CONNECTION).iter();
-        let mut names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-        names.any(|one| one.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-    };
     let dropped = |name: &&HeaderName| {
         let name = name.as_str();
         HOP_BY_HOP.contains(&name)
             || name.starts_with("proxy-")
             || name.starts_with(OURS)
             || also(name)
-            || (!FRAMING.contains(&name) && nominated(name))
+            || (!FRAMING.contains(&name) && nominates(headers, name))
     };
     headers.keys().filter(dropped).cloned().collect()
+}
+
+/// Whether the caller wants its connection closed after the answer (RFC 9110 section 7.6.1), in
+/// whichever of its `Connection` lines it says so.
+#[must_use]
+pub fn asks_to_close(headers: &HeaderMap) -> bool {
+    nominates(headers, "close")
+}
+
+fn nominates(headers: &HeaderMap, name: &str) -> bool {
+    let lines = headers.get_all(CONNECTION).iter();
+    let mut names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    names.any(|one| one.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Whether `value` holds one of `secrets`: as it is, percent-encoded or in base64 (also behind
 /// `user:`, at each of the three alignments). Empty secrets are in nothing.
 #[must_use]
 pub fn contains_secret(value: &[u8], secrets: &[&[u8]]) -> bool {
+    // Every form is at least as long as the secret, and most values are shorter.
+    let shortest = secrets.iter().map(|secret| secret.len()).filter(|&length| length > 0).min();
+    if shortest.is_none_or(|shortest| value.len() < shortest) {
+        return false;
+    }
     let decoded = percent_decoded(value);
     secrets.iter().filter(|secret| !secret.is_empty()).any(|secret| {
         holds(value, secret) || holds(&decoded, secret) || base64_forms(secret, value, &decoded)

@@ -1,6 +1,367 @@
 //! A call: front door, access, shaping, injection, upstream, answer.
+//!
+//! Each phase is one short call into a file of this folder. Nothing here does I/O but to the one
+//! upstream, and no answer of the sidecar's own is made anywhere but in `reject.rs`.
 
-pub mod front_door;
-pub mod headers;
 pub mod reject;
+pub mod headers;
 pub mod rewrite;
+pub mod front_door;
+mod connection;
+mod live;
+mod gauge;
+mod call;
+mod admit;
+mod inject;
+pub mod upstream;
+mod body;
+mod judge;
+mod answer;
+mod respond;
+mod observe;
+mod listener;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::HOST;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{BError, Error, ErrorType, Result, RetryType};
+use tokio::time::Instant;
+
+pub use call::Call;
+pub use gauge::{Gauge, InFlight};
+pub use listener::{BindError, Listeners, accept};
+pub use live::{Live, Snapshot};
+pub use upstream::Addresses;
+
+use body::Budget;
+use connection::Connection;
+use front_door::Head;
+use judge::{Attempt, Verdict};
+use reject::Rejection;
+
+use crate::credential::CredentialHandle;
+use crate::telemetry::Metrics;
+
+/// A caller's idle connection is kept this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Attempts upstream for one call, all reasons together.
+const ATTEMPTS_MAX: u32 = 6;
+/// The answer asks for another attempt. Made in `upstream_response_filter`, read in
+/// `error_while_proxy`, seen by nobody else.
+const SEND_AGAIN: ErrorType = ErrorType::Custom("SendAgain");
+/// The sidecar answers the call itself: the reason is in the [`Call`].
+const REJECTED: ErrorType = ErrorType::Custom("Rejected");
+
+/// The proxy that pingora drives: the request path's fixed parts.
+#[derive(Debug, Clone)]
+pub struct Sidecar {
+    live: Arc<Live>,
+    addresses: Addresses,
+    authority: HeaderValue,
+    gauge: Gauge,
+    metrics: Metrics,
+    budget: Budget,
+}
+
+impl Sidecar {
+    /// `authority` is the upstream's `Host`.
+    #[must_use]
+    pub fn new(
+        live: Arc<Live>,
+        addresses: Addresses,
+        authority: HeaderValue,
+        gauge: Gauge,
+        metrics: Metrics,
+    ) -> Self {
+        Self { live, addresses, authority, gauge, metrics, budget: Budget::default() }
+    }
+
+    /// Everything before the call may be sent, or the reason why it may not.
+    async fn prepare(&self, session: &mut Session, call: &mut Call) -> Result<(), Prepare> {
+        let raw = call.connection.as_ref().map(|connection| connection.take_head());
+        let head = admit::judge_head(&raw.unwrap_or_default(), call)?;
+        if let Some(given) = &head.request_id {
+            call.request_id = given.as_str().into();
+        }
+        // The front door let this `Host` pass: it is how the app reached us.
+        let host = session.req_header().headers.get(HOST).and_then(|host| host.to_str().ok());
+        call.caller_base = format!("http://{}", host.unwrap_or_default()).into();
+        admit::grant(&head, call)?;
+        if let Some(connection) = &call.connection {
+            connection.start_call(Some(call.deadline));
+        }
+        admit::wait_for_turn(call).await?;
+        self.take_body(session, call, &head).await?;
+        inject::strip(session.req_header_mut());
+        Ok(())
+    }
+
+    async fn take_body(&self, session: &mut Session, call: &mut Call, head: &Head) -> Result<()> {
+        if head.expects_continue {
+            session.as_downstream_mut().write_continue_response().await?;
+        }
+        let bytes_max = call.snapshot.config.upstream.replay_body_bytes_max;
+        call.body = body::keep(session, head.body, bytes_max, &self.budget).await?;
+        Ok(())
+    }
+
+    /// The answer says that the token is no good: waits for a newer one.
+    async fn renew(&self, call: &mut Call) -> bool {
+        let (Some(handle), Some(token)) = (&call.handle, &call.token) else { return false };
+        let Some(newer) = handle.renewed(token.generation(), call.deadline).await else {
+            return false;
+        };
+        self.metrics.retries.with_label_values(&["token_rejected"]).inc();
+        call.token = Some(newer);
+        call.replayed = true;
+        true
+    }
+}
+
+/// Why a call is not sent.
+enum Prepare {
+    /// The sidecar answers.
+    Reject(Rejection),
+    /// The caller is gone, or what it sends breaks off.
+    Fail(BError),
+}
+
+impl From<Rejection> for Prepare {
+    fn from(rejection: Rejection) -> Self {
+        Self::Reject(rejection)
+    }
+}
+
+impl From<BError> for Prepare {
+    fn from(error: BError) -> Self {
+        Self::Fail(error)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Sidecar {
+    type CTX = Call;
+
+    fn new_ctx(&self) -> Call {
+        Call::new(self.live.load(), self.gauge.enter())
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, call: &mut Call) -> Result<()> {
+        call.connection = Connection::of(session);
+        if let Some(connection) = &call.connection {
+            connection.start_call(Some(call.deadline));
+        }
+        let idle = call.snapshot.config.upstream.idle_timeout;
+        let closing = headers::asks_to_close(&session.req_header().headers);
+        // `None`: HTTP/1.0, whose callers expect the connection to be closed.
+        let keep = session.get_keepalive().filter(|_| !closing).map(|_| KEEP_ALIVE.as_secs());
+        session.set_keepalive(keep);
+        session.set_read_timeout(Some(idle));
+        session.set_write_timeout(Some(idle));
+        // An early hint or a `100` of the upstream's is not for the app: ours was sent already.
+        session.set_ignore_info_resp(true);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
+        match self.prepare(session, call).await {
+            Ok(()) => Ok(false),
+            Err(Prepare::Fail(error)) => Err(error.into_down()),
+            Err(Prepare::Reject(rejection)) => {
+                respond::reject(session, call, rejection).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        call: &mut Call,
+    ) -> Result<Box<HttpPeer>> {
+        call.attempts += 1;
+        call.body.rewind();
+        let Some(address) = self.addresses.next(call.deadline).await else {
+            return respond::fail(call, Rejection::UpstreamUnreachable);
+        };
+        let remaining = call.remaining();
+        if remaining.is_zero() {
+            return respond::fail(call, Rejection::UpstreamTimeout);
+        }
+        Ok(Box::new(upstream::peer(&call.snapshot.config.upstream, address, remaining)))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        call: &mut Call,
+    ) -> Result<()> {
+        // Never anonymous: no usable token, no call.
+        let token = call.token.clone().filter(|token| token.is_usable_at(Instant::now()));
+        let current = || call.handle.as_ref().and_then(CredentialHandle::current);
+        let Some(token) = token.or_else(current) else { return respond::fail_expired(call) };
+        let injection = inject::Injection {
+            token: &token,
+            authority: &self.authority,
+            request_id: &call.request_id,
+        };
+        inject::inject(request, &injection)?;
+        call.token = Some(token);
+        let now = Instant::now();
+        call.sent_at = Some(now);
+        if let Some(place) = &call.place {
+            drop(place.depart(now));
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        call: &mut Call,
+    ) -> Result<()> {
+        call.body.fill(piece, end);
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        call: &mut Call,
+    ) -> Result<()> {
+        if Call::is_final(response) {
+            observe::observe_upstream(call, &self.metrics);
+        }
+        let replay = call.grant.as_ref().is_some_and(|grant| grant.rule.replay);
+        let replayable = replay && call.body.is_at_hand(session);
+        let attempt = Attempt { replayed: call.replayed, replayable };
+        match judge::judge(response.status, attempt) {
+            Verdict::Pass => Ok(()),
+            Verdict::Invalid => respond::fail(call, Rejection::UpstreamInvalid),
+            Verdict::PassAndRefresh => {
+                if let (Some(handle), Some(token)) = (&call.handle, &call.token) {
+                    handle.reject(token.generation());
+                }
+                Ok(())
+            }
+            Verdict::Refresh if self.renew(call).await => {
+                let mut again = Error::new_up(SEND_AGAIN);
+                again.set_retry(true);
+                Err(again)
+            }
+            Verdict::Refresh => Ok(()),
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        call: &mut Call,
+    ) -> Result<()> {
+        if !Call::is_final(response) {
+            return Ok(());
+        }
+        if let Some(connection) = &call.connection {
+            // From here on the idle time-out bounds the answer: it may stream for hours.
+            connection.start_call(None);
+        }
+        call.answered = true;
+        answer::clean(response, call)?;
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        call: &mut Call,
+        mut error: BError,
+    ) -> BError {
+        tracing::warn!(
+            request_id = &*call.request_id,
+            attempt = call.attempts,
+            cause = error.etype().as_str(),
+            "no connection to the upstream"
+        );
+        let another =
+            usize::try_from(call.attempts).is_ok_and(|made| made < self.addresses.count());
+        error.set_retry(another && call.attempts < ATTEMPTS_MAX && !call.remaining().is_zero());
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: BError,
+        call: &mut Call,
+        reused: bool,
+    ) -> BError {
+        if *error.etype() == SEND_AGAIN {
+            return error;
+        }
+        let safe = call.body.is_at_hand(session) && call.attempts < ATTEMPTS_MAX;
+        let idempotent = session.req_header().method.is_idempotent();
+        // `ReusedOnly`: the upstream closed a pooled connection before the first byte of an answer,
+        // the usual race with its keep-alive time-out.
+        let stale = reused && matches!(error.retry, RetryType::ReusedOnly);
+        let replay = call.grant.as_ref().is_some_and(|grant| grant.rule.replay);
+        if safe && stale && (idempotent || replay) && call.rejection.is_none() {
+            self.metrics.retries.with_label_values(&["stale_connection"]).inc();
+            error.set_retry(true);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        call: &mut Call,
+    ) -> FailToProxy {
+        respond::to_error(session, call, error).await
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, call: &mut Call) {
+        if let Some(connection) = &call.connection {
+            connection.end_call();
+        }
+        observe::observe(session, call, &self.metrics);
+    }
+
+    // pingora's own lines hold paths, queries and parts of malformed heads; `respond.rs` writes ours.
+    fn suppress_error_log(&self, _session: &Session, _call: &Call, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _call: &Call,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, call: &Call) -> String {
+        call.request_id.to_string()
+    }
+}

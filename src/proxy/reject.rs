@@ -9,6 +9,11 @@ use http::StatusCode;
 
 use crate::config::model::Credential;
 
+/// The media type of the answers (RFC 9457).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+/// Marks an answer as the sidecar's own; its value is the code.
+pub const ERROR_HEADER: &str = "X-DataPulse-Sidecar-Error";
+
 /// Why the sidecar answers a call itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
@@ -36,6 +41,11 @@ pub enum Rejection {
     },
     /// The token expired and could not be renewed.
     CredentialExpired {
+        /// When it is worth coming back.
+        retry_after: Duration,
+    },
+    /// The quota's schedule has no room before the call's deadline.
+    WouldMissDeadline {
         /// When it is worth coming back.
         retry_after: Duration,
     },
@@ -68,6 +78,7 @@ impl Rejection {
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::CredentialUnavailable { .. }
             | Self::CredentialExpired { .. }
+            | Self::WouldMissDeadline { .. }
             | Self::TooManyConnections
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -87,6 +98,7 @@ impl Rejection {
             Self::DeniedByPolicy => "denied_by_policy",
             Self::CredentialUnavailable { .. } => "credential_unavailable",
             Self::CredentialExpired { .. } => "credential_expired",
+            Self::WouldMissDeadline { .. } => "would_miss_deadline",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamInvalid => "upstream_invalid",
@@ -115,6 +127,7 @@ impl Rejection {
                 "the credential's token expired and could not be renewed: try again later; if it \
                  stays, check its secret and the authorization server"
             }
+            Self::WouldMissDeadline { .. } => "the quota has no room in time: try again later",
             Self::UpstreamUnreachable => "no connection to the upstream: check network and TLS",
             Self::UpstreamTimeout => {
                 "the upstream did not answer in time; the call may have arrived"
@@ -130,7 +143,8 @@ impl Rejection {
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
             Self::CredentialUnavailable { retry_after }
-            | Self::CredentialExpired { retry_after } => Some(retry_after),
+            | Self::CredentialExpired { retry_after }
+            | Self::WouldMissDeadline { retry_after } => Some(retry_after),
             Self::TooManyConnections | Self::ShuttingDown => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -173,6 +187,22 @@ impl Rejection {
     #[must_use]
     pub fn body_naming(self, request_id: &str, credential: &Credential) -> String {
         self.json(request_id, Some(credential))
+    }
+
+    /// The whole answer as bytes on the wire, for a connection that pingora never sees.
+    #[must_use]
+    pub fn raw_response(self, request_id: &str) -> String {
+        let (status, body) = (self.status(), self.body(request_id));
+        let retry_after = self.retry_after_secs();
+        let retry_after = retry_after.map_or_else(String::new, |s| format!("Retry-After: {s}\r\n"));
+        format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\n\
+             {ERROR_HEADER}: {}\r\n{retry_after}Connection: close\r\n\r\n{body}",
+            status.as_u16(),
+            self.title(),
+            body.len(),
+            self.code(),
+        )
     }
 
     fn json(self, request_id: &str, credential: Option<&Credential>) -> String {

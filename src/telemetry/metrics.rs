@@ -60,87 +60,57 @@ impl Metrics {
     /// # Errors
     /// Only when two families have one name: a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let r = &registry;
-        let build = register(
-            r,
-            IntGaugeVec::new(opts("build_info", "Always 1; the version as a label"), &["version"])?,
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let family = Families(Registry::new());
+        family
+            .gauges("build_info", "Always 1; the version as a label", &["version"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         let request = ["tenant", "credential", "method", "status"];
+        let refresh = ["credential", "outcome", "reason"];
         Ok(Self {
-            requests: counters(r, "requests_total", "Calls answered", &request)?,
-            request_duration: histograms(
-                r,
+            requests: family.counters("requests_total", "Calls answered", &request)?,
+            request_duration: family.histograms(
                 "request_duration_seconds",
                 "From a request's head to the end of its answer",
                 &["tenant"],
             )?,
-            upstream_duration: histograms(
-                r,
+            upstream_duration: family.histograms(
                 "upstream_duration_seconds",
                 "From the head sent upstream to the head of the answer",
                 &["credential"],
             )?,
-            rejected: counters(r, "rejected_total", "Answers made by the sidecar", &["code"])?,
-            retries: counters(r, "retries_total", "Calls sent upstream once more", &["reason"])?,
-            in_flight: register(r, IntGauge::with_opts(opts("in_flight", "Calls in flight"))?)?,
-            connections: register(
-                r,
-                IntGauge::with_opts(opts("connections", "Callers' connections"))?,
-            )?,
-            credential_state: gauges(
-                r,
+            rejected: family.counters("rejected_total", "Answers by the sidecar", &["code"])?,
+            retries: family.counters("retries_total", "Calls sent once more", &["reason"])?,
+            in_flight: family.gauge("in_flight", "Calls in flight")?,
+            connections: family.gauge("connections", "Callers' connections")?,
+            credential_state: family.gauges(
                 "credential_state",
                 "1 for the state that the credential is in",
                 &["credential", "state"],
             )?,
-            credential_expiry: register(
-                r,
-                GaugeVec::new(
-                    opts(
-                        "credential_expiry_timestamp_seconds",
-                        "When the token in use expires, 0 where it does not",
-                    ),
-                    &["credential"],
-                )?,
-            )?,
-            credential_generation: gauges(
-                r,
+            credential_expiry: family.credential_expiry()?,
+            credential_generation: family.gauges(
                 "credential_generation",
                 "How many different tokens there have been",
                 &["credential"],
             )?,
-            credential_refreshes: counters(
-                r,
+            credential_refreshes: family.counters(
                 "credential_refreshes_total",
                 "Tries to get a token",
-                &["credential", "outcome", "reason"],
+                &refresh,
             )?,
-            store_up: gauges(r, "store_up", "Whether the last read worked", &["store"])?,
-            store_reads: counters(r, "store_reads_total", "Reads", &["store", "outcome"])?,
-            panics: register(r, IntCounter::with_opts(opts("panics_total", "Panics caught"))?)?,
-            lines_dropped: counters(
-                r,
+            store_up: family.gauges("store_up", "Whether the last read worked", &["store"])?,
+            store_reads: family.counters("store_reads_total", "Reads", &["store", "outcome"])?,
+            panics: family.counter("panics_total", "Panics caught; each is a bug")?,
+            lines_dropped: family.counters(
                 "log_lines_dropped_total",
                 "Lines dropped because the reader was too slow",
                 &["stream"],
             )?,
-            resolve_failures: register(
-                r,
-                IntCounter::with_opts(opts(
-                    "resolve_failures_total",
-                    "Look-ups of the upstream's name that failed",
-                ))?,
-            )?,
-            token_wait: register(
-                r,
-                Histogram::with_opts(histogram_opts(
-                    "token_wait_seconds",
-                    "Time that calls waited for a first or renewed token",
-                ))?,
-            )?,
-            registry,
+            resolve_failures: family
+                .counter("resolve_failures_total", "Look-ups of the upstream's name that failed")?,
+            token_wait: family.token_wait()?,
+            registry: family.0,
         })
     }
 
@@ -161,47 +131,68 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
+/// Makes families and registers them.
+struct Families(Registry);
+
+impl Families {
+    fn add<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::with_opts(opts(name, help))?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(opts(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(opts(name, help), labels)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        self.add(HistogramVec::new(histogram_opts(name, help), labels)?)
+    }
+
+    fn credential_expiry(&self) -> Result<GaugeVec, prometheus::Error> {
+        let help = "When the token in use expires, 0 where it does not";
+        let opts = opts("credential_expiry_timestamp_seconds", help);
+        self.add(GaugeVec::new(opts, &["credential"])?)
+    }
+
+    fn token_wait(&self) -> Result<Histogram, prometheus::Error> {
+        let help = "Time that calls waited for a first or renewed token";
+        self.add(Histogram::with_opts(histogram_opts("token_wait_seconds", help))?)
+    }
+}
+
 fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("datapulse_sidecar")
 }
 
 fn histogram_opts(name: &str, help: &str) -> HistogramOpts {
     HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec())
-}
-
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    family: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    register(registry, IntCounterVec::new(opts(name, help), labels)?)
-}
-
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, prometheus::Error> {
-    register(registry, IntGaugeVec::new(opts(name, help), labels)?)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<HistogramVec, prometheus::Error> {
-    register(registry, HistogramVec::new(histogram_opts(name, help), labels)?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 
 pub mod metrics;
 pub mod trace;
+pub mod audit;
+pub mod logging;
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -21,7 +21,7 @@ use super::reject::Rejection;
 use crate::config::model::FrontDoor;
 
 /// The longest request head in bytes, its empty line included.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// The most header lines.
 const HEADERS_MAX: usize = 100;
 

@@ -1,0 +1,71 @@
+//! From a request's head to the right to send it: front door, access, shaping, token.
+//!
+//! Nothing here touches a secret before the policy has granted the call, and nothing is sent
+//! upstream.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::call::Call;
+use super::front_door::{self, Head};
+use super::reject::Rejection;
+use crate::access::Denial;
+use crate::credential::{Unavailable, UnavailableReason};
+
+/// Reads the head strictly.
+pub(super) fn judge_head(head: &[u8], call: &Call) -> Result<Head, Rejection> {
+    let Some(listener) = call.listener() else { return Err(Rejection::Misdirected) };
+    front_door::judge(head, &call.snapshot.config.front_door, &listener.allowed_hosts)
+}
+
+/// Decides which credential the call gets.
+pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
+    let Some(tenant) = call.listener().map(|listener| listener.tenant) else {
+        return Err(Rejection::Misdirected);
+    };
+    let snapshot = Arc::clone(&call.snapshot);
+    let decided = snapshot.access.decide(tenant, &head.method, head.target.segments());
+    let grant = decided.map_err(|denial| match denial {
+        Denial::Unconfigured | Denial::LevelNotGranted { .. } => Rejection::LevelNotGranted,
+        Denial::DeniedByPolicy { .. } => Rejection::DeniedByPolicy,
+    })?;
+    if let Some(timeout) = grant.rule.request_timeout {
+        call.deadline = call.started_at + timeout;
+    }
+    call.handle = snapshot.credentials.get(grant.credential).cloned();
+    call.grant = Some(grant);
+    Ok(())
+}
+
+/// Waits for the call's turn, and for a token to send it with.
+pub(super) async fn wait_for_turn(call: &mut Call) -> Result<(), Rejection> {
+    let (Some(grant), Some(handle)) = (&call.grant, &call.handle) else {
+        return Err(Rejection::LevelNotGranted);
+    };
+    let credential = call.snapshot.config.credentials.get(grant.credential);
+    let quota = credential.and_then(|credential| credential.quota.as_deref());
+    let place = call.snapshot.shaper.admit(quota, call.deadline).await;
+    call.place =
+        Some(place.map_err(|refusal| Rejection::WouldMissDeadline {
+            retry_after: refusal.retry_after,
+        })?);
+    let began = Instant::now();
+    let token = match handle.current() {
+        Some(token) => Ok(token),
+        None => handle.token(call.deadline).await,
+    };
+    call.token_wait = began.elapsed();
+    let token = token.map_err(rejection_of)?;
+    call.token = Some(token);
+    Ok(())
+}
+
+/// What a caller is told when there is no token.
+pub(super) const fn rejection_of(unavailable: Unavailable) -> Rejection {
+    let retry_after = unavailable.retry_after;
+    match unavailable.reason {
+        UnavailableReason::Pending => Rejection::CredentialUnavailable { retry_after },
+        UnavailableReason::Expired => Rejection::CredentialExpired { retry_after },
+    }
+}

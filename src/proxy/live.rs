@@ -1,0 +1,44 @@
+//! What every call needs, immutable, behind one pointer that can be swapped.
+//!
+//! A call takes the snapshot once, at its first byte, and keeps it to its log line; tokens move
+//! inside it, through their handles.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::access::Access;
+use crate::config::Config;
+use crate::credential::Registry;
+use crate::shaping::Shaper;
+
+/// Everything that decides about a call.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The valid configuration.
+    pub config: Config,
+    /// Who may do what.
+    pub access: Access,
+    /// The read side of each credential, in the order of the configuration.
+    pub credentials: Registry,
+    /// Who may send when.
+    pub shaper: Shaper,
+}
+
+/// The snapshot in force.
+#[derive(Debug)]
+pub struct Live(ArcSwap<Snapshot>);
+
+impl Live {
+    /// Begins with a first snapshot.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(snapshot))
+    }
+
+    /// The snapshot in force now.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+}

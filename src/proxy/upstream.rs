@@ -1,0 +1,208 @@
+//! The one place that calls are sent to: its addresses, looked up in the background, and the peer
+//! that a connection is made to.
+//!
+//! Peer, SNI and `Host` come from the configuration and from nothing that a caller sent. A failed
+//! look-up never takes the addresses away that worked before.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pingora::upstreams::peer::HttpPeer;
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::config::model::{Http2, Origin, Upstream};
+use crate::telemetry::Metrics;
+
+/// How often the name is looked up again.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
+/// One look-up may take this long.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Streams at once on one HTTP/2 connection; pingora's default is 1.
+const H2_STREAMS_MAX: usize = 100;
+
+/// The addresses of the upstream's name. This is the write side; [`Addresses`] reads.
+#[derive(Debug)]
+pub struct Resolver {
+    origin: Origin,
+    found: watch::Sender<Arc<[SocketAddr]>>,
+    metrics: Metrics,
+}
+
+/// The read side of [`Resolver`].
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    found: watch::Receiver<Arc<[SocketAddr]>>,
+    next: Arc<AtomicUsize>,
+}
+
+/// A resolver and the handle that reads what it finds.
+#[must_use]
+pub fn resolver(origin: Origin, metrics: Metrics) -> (Resolver, Addresses) {
+    let (found, receiver) = watch::channel(Arc::from([]));
+    let addresses = Addresses { found: receiver, next: Arc::default() };
+    (Resolver { origin, found, metrics }, addresses)
+}
+
+impl Resolver {
+    /// Looks the name up until nobody reads the result any more.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), RESOLVE_INTERVAL);
+        loop {
+            let wait = match self.look_up().await {
+                Ok(addresses) => {
+                    if backoff.failures() > 0 {
+                        tracing::info!(
+                            host = self.origin.host,
+                            "the upstream's name resolves again"
+                        );
+                    }
+                    backoff.reset();
+                    self.publish(addresses);
+                    RESOLVE_INTERVAL
+                }
+                Err(cause) => {
+                    self.metrics.resolve_failures.inc();
+                    if backoff.failures() == 0 {
+                        tracing::warn!(
+                            host = self.origin.host,
+                            cause,
+                            "the upstream's name cannot be looked up; known addresses stay in use"
+                        );
+                    }
+                    backoff.next_wait()
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.found.closed() => return,
+            }
+        }
+    }
+
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(ip) = self.origin.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, self.origin.port)]);
+        }
+        let lookup = lookup_host((self.origin.host.as_str(), self.origin.port));
+        let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await;
+        let found = found.map_err(|_elapsed| "no answer in 5 s".to_owned())?;
+        let all: Vec<SocketAddr> = found.map_err(|error| error.to_string())?.collect();
+        let usable: Vec<SocketAddr> =
+            all.into_iter().filter(|address| !is_metadata_service(address.ip())).collect();
+        if usable.is_empty() { Err("it has no usable address".to_owned()) } else { Ok(usable) }
+    }
+
+    fn publish(&self, mut addresses: Vec<SocketAddr>) {
+        // The order of a look-up changes from one to the next; only another set is news.
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.found.send_if_modified(|known| {
+            let news = **known != *addresses;
+            if news {
+                *known = addresses.into();
+            }
+            news
+        });
+    }
+}
+
+impl Addresses {
+    /// The next address in turn, waiting for a first look-up at most until `deadline`.
+    pub async fn next(&self, deadline: Instant) -> Option<SocketAddr> {
+        let mut found = self.found.clone();
+        let first = found.wait_for(|known| !known.is_empty());
+        let known = tokio::time::timeout_at(deadline, first).await.ok()?.ok()?;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        known.get(turn.checked_rem(known.len())?).copied()
+    }
+
+    /// How many addresses are known.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.found.borrow().len()
+    }
+}
+
+/// The cloud's metadata services hand out credentials to whoever asks: no name may lead there.
+fn is_metadata_service(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.octets() == [169, 254, 169, 254] || v4.octets() == [169, 254, 170, 2],
+        IpAddr::V6(v6) => v6.segments() == [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254],
+    }
+}
+
+/// The peer for one attempt, every time-out set.
+///
+/// `remaining` is what the call's deadline leaves: until the head of the answer is there, a read may
+/// take that long; between two pieces of a body, `idle_timeout`. pingora has one number for both, so
+/// it is the larger one, and the call's own deadline is kept by `connection.rs`.
+#[must_use]
+pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Duration) -> HttpPeer {
+    let origin = &upstream.origin;
+    let sni = if origin.tls { origin.host.clone() } else { String::new() };
+    let mut peer = HttpPeer::new(address, origin.tls, sni);
+    let options = &mut peer.options;
+    let connect = upstream.connect_timeout.min(remaining);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    options.read_timeout = Some(upstream.idle_timeout.max(remaining));
+    options.write_timeout = Some(upstream.idle_timeout);
+    options.idle_timeout = Some(upstream.idle_timeout);
+    options.max_h2_streams = H2_STREAMS_MAX;
+    match upstream.http2 {
+        Http2::Auto if origin.tls => options.set_http_version(2, 1),
+        Http2::Auto | Http2::Never => options.set_http_version(1, 1),
+        Http2::Only => options.set_http_version(2, 2),
+    }
+    peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(host: &str) -> Origin {
+        Origin { tls: false, host: host.to_owned(), port: 80 }
+    }
+
+    #[tokio::test]
+    async fn addresses_are_used_in_turn_and_a_failed_look_up_keeps_them() {
+        let (resolver, addresses) = resolver(origin("127.0.0.1"), Metrics::new().unwrap());
+        let soon = Instant::now() + Duration::from_secs(2);
+        let (one, two): (SocketAddr, SocketAddr) =
+            ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        resolver.publish(vec![two, one, two]);
+        assert_eq!(addresses.count(), 2);
+        let turns =
+            [addresses.next(soon).await, addresses.next(soon).await, addresses.next(soon).await];
+        assert_eq!(turns, [Some(one), Some(two), Some(one)]);
+        let failing = Resolver { origin: origin("no such host"), ..resolver };
+        assert!(failing.look_up().await.is_err());
+        assert_eq!(addresses.count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_the_first_look_up_until_its_deadline() {
+        let (resolver, addresses) = resolver(origin("127.0.0.1"), Metrics::new().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(1);
+        assert_eq!(addresses.next(deadline).await, None);
+        assert!(Instant::now() >= deadline);
+        let found = resolver.look_up().await.unwrap();
+        resolver.publish(found);
+        let soon = Instant::now() + Duration::from_secs(1);
+        assert_eq!(addresses.next(soon).await, Some("127.0.0.1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_metadata_services_are_no_upstream() {
+        for ip in ["169.254.169.254", "169.254.170.2", "fd00:ec2::254"] {
+            assert!(is_metadata_service(ip.parse().unwrap()), "{ip}");
+        }
+        assert!(!is_metadata_service("10.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,139 @@
+//! Log lines to standard error, audit lines to where the configuration says; neither ever blocks a
+//! call.
+//!
+//! Lines go through bounded queues to threads that write them; when a reader is too slow, lines are
+//! dropped and counted. Of other crates only warnings are shown, and of pingora nothing: its lines
+//! hold request heads.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write};
+use std::panic;
+
+use tracing::Level;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry};
+
+use super::Metrics;
+use crate::config::model::{AuditSink, Log, LogFormat, LogLevel};
+
+/// Lines that wait to be written, for each stream.
+const LINES_MAX: usize = 16_384;
+
+/// Keeps the writers alive; dropping it writes out what waits.
+#[derive(Debug)]
+pub struct Logging {
+    _guards: Vec<WorkerGuard>,
+    dropped: Vec<(&'static str, ErrorCounter)>,
+}
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The file of `log.audit` cannot be appended to.
+    #[error("cannot append to the audit file {path}")]
+    AuditFile {
+        /// As configured.
+        path: String,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
+    /// Called twice in a process.
+    #[error("logging is set up already")]
+    Twice,
+}
+
+impl Logging {
+    /// Sets up logging for the whole process, and a panic hook that counts.
+    ///
+    /// # Errors
+    /// See [`LoggingError`].
+    pub fn start(log: &Log, metrics: &Metrics) -> Result<Self, LoggingError> {
+        let mut logging = Self { _guards: Vec::new(), dropped: Vec::new() };
+        let stderr = logging.queue("log", io::stderr());
+        let text = log.format.map_or_else(|| io::stderr().is_terminal(), |f| f == LogFormat::Text);
+        let targets = Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_targets(
+                ["pingora", "pingora_core", "pingora_proxy", "pingora_pool"]
+                    .map(|t| (t, LevelFilter::OFF)),
+            )
+            .with_target("datapulse_sidecar", level(log.level))
+            .with_target("audit", LevelFilter::OFF);
+        let format = tracing_subscriber::fmt::layer().with_writer(stderr.clone());
+        let lines: Box<dyn Layer<Registry> + Send + Sync> = if text {
+            Box::new(
+                format
+                    .with_ansi(io::stderr().is_terminal())
+                    .with_target(false)
+                    .with_filter(targets),
+            )
+        } else {
+            Box::new(format.json().flatten_event(true).with_filter(targets))
+        };
+        let audit = match &log.audit {
+            AuditSink::None => None,
+            AuditSink::Stderr => Some(stderr),
+            AuditSink::Stdout => Some(logging.queue("audit", io::stdout())),
+            AuditSink::File(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = file.map_err(|cause| LoggingError::AuditFile {
+                    path: path.display().to_string(),
+                    cause,
+                })?;
+                Some(logging.queue("audit", file))
+            }
+        };
+        let audit = audit.map(|writer| {
+            let only = Targets::new().with_target("audit", LevelFilter::INFO);
+            let format = tracing_subscriber::fmt::layer().with_writer(writer).with_level(false);
+            format.json().flatten_event(true).with_filter(only)
+        });
+        tracing_subscriber::registry()
+            .with(lines)
+            .with(audit)
+            .try_init()
+            .map_err(|_already| LoggingError::Twice)?;
+        count_panics(metrics.clone());
+        Ok(logging)
+    }
+
+    /// Brings the counts of dropped lines up to date.
+    pub fn observe(&self, metrics: &Metrics) {
+        for (stream, counter) in &self.dropped {
+            let family = metrics.lines_dropped.with_label_values(&[stream]);
+            let total = u64::try_from(counter.dropped_lines()).unwrap_or(u64::MAX);
+            family.inc_by(total.saturating_sub(family.get()));
+        }
+    }
+
+    fn queue(&mut self, name: &'static str, to: impl Write + Send + 'static) -> NonBlocking {
+        let (writer, guard) =
+            NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(to);
+        self.dropped.push((name, writer.error_counter()));
+        self._guards.push(guard);
+        writer
+    }
+}
+
+const fn level(level: LogLevel) -> LevelFilter {
+    LevelFilter::from_level(match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    })
+}
+
+/// A panic's message may hold anything; only its place is written, and the count goes up.
+fn count_panics(metrics: Metrics) {
+    panic::set_hook(Box::new(move |info| {
+        metrics.panics.inc();
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panic: this is a bug in the sidecar, please report it");
+    }));
+}
