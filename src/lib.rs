@@ -15,4 +15,6 @@ pub mod credential;
 pub mod access;
 pub mod shaping;
 pub mod proxy;
+pub mod admin;
+pub mod app;
 pub mod emulator;

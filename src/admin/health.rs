@@ -1,0 +1,141 @@
+//! `/livez`, `/startupz`, `/readyz` and `/metrics`.
+//!
+//! Liveness depends on nothing outside the process; readiness does not flip because a store or an
+//! authorization server is down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::proxy::Live;
+use crate::serve::{self, Limits};
+use crate::telemetry::Metrics;
+use crate::telemetry::logging::Logging;
+
+const LIMITS: Limits =
+    Limits { connections: 64, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
+
+/// What health answers from; cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Health {
+    live: Arc<Live>,
+    metrics: Metrics,
+    phase: Arc<watch::Sender<Phase>>,
+    logging: Option<Arc<Logging>>,
+}
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Some `required` credential was not usable yet.
+    Starting,
+    /// Start-up is done.
+    Ready,
+    /// About to end.
+    Draining,
+}
+
+impl Phase {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Health {
+    /// Starting, until [`Self::start_up`] is done.
+    #[must_use]
+    pub fn new(live: &Arc<Live>, metrics: Metrics) -> Self {
+        let phase = Arc::new(watch::Sender::new(Phase::Starting));
+        Self { live: Arc::clone(live), metrics, phase, logging: None }
+    }
+
+    /// Counts of dropped lines are shown, too.
+    #[must_use]
+    pub fn with_logging(self, logging: Arc<Logging>) -> Self {
+        Self { logging: Some(logging), ..self }
+    }
+
+    /// Waits for each `required` credential, at most `timeout`; then start-up is done either way.
+    pub async fn start_up(self, timeout: Duration) {
+        let snapshot = self.live.load();
+        let usable = async {
+            for handle in snapshot.credentials.required() {
+                handle.wait_usable().await;
+            }
+        };
+        match tokio::time::timeout(timeout, usable).await {
+            Ok(()) => tracing::info!("started: each required credential is usable"),
+            Err(_elapsed) => tracing::warn!(
+                seconds = timeout.as_secs(),
+                "started without a required credential (startup_timeout is over); its calls answer \
+                 503 until it is there"
+            ),
+        }
+        self.phase.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Ready;
+            }
+            starting
+        });
+    }
+
+    /// The process is about to end: `/readyz` says so from now on.
+    pub fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+}
+
+/// Serves until `stop`.
+pub async fn serve_health(socket: TcpListener, health: Health, stop: watch::Receiver<bool>) {
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/startupz", get(startupz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    serve::serve(socket, router, LIMITS, stop).await;
+}
+
+async fn startupz(State(health): State<Health>) -> Response {
+    match health.phase() {
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+        Phase::Ready | Phase::Draining => "started\n".into_response(),
+    }
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    match health.phase() {
+        Phase::Ready => "ready\n".into_response(),
+        phase => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", phase.as_str())).into_response(),
+    }
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    health.live.load().credentials.observe(&health.metrics);
+    if let Some(logging) = &health.logging {
+        logging.observe(&health.metrics);
+    }
+    match health.metrics.render() {
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (kind, text).into_response()
+        }
+        Err(_unrenderable) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

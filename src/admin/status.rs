@@ -1,0 +1,115 @@
+//! `/status`: the state of everything as JSON, which the `status` command shows as a table.
+//!
+//! Loopback only, and only under a loopback `Host`: a page in a browser must not read it by DNS
+//! rebinding. Names, states and ages; never a value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::health::Health;
+use crate::credential::CredentialReport;
+use crate::proxy::{Gauge, Live};
+use crate::serve::{self, Limits};
+
+const LIMITS: Limits =
+    Limits { connections: 16, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
+
+/// What status answers from.
+#[derive(Debug, Clone)]
+pub struct Status {
+    live: Arc<Live>,
+    health: Health,
+    gauge: Gauge,
+    started_at: Instant,
+}
+
+/// The answer of `/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The sidecar's version.
+    pub version: String,
+    /// `starting`, `ready` or `draining`.
+    pub phase: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Where calls go.
+    pub upstream: String,
+    /// In the order of the configuration.
+    pub credentials: Vec<CredentialReport>,
+}
+
+impl Status {
+    /// Reads from what the proxy serves from.
+    #[must_use]
+    pub fn new(live: &Arc<Live>, health: &Health, gauge: Gauge) -> Self {
+        let started_at = Instant::now();
+        Self { live: Arc::clone(live), health: health.clone(), gauge, started_at }
+    }
+
+    fn report(&self) -> Report {
+        let snapshot = self.live.load();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: self.health.phase().as_str().to_owned(),
+            uptime_seconds: self.started_at.elapsed().as_secs(),
+            in_flight: self.gauge.count(),
+            upstream: snapshot.config.upstream.origin.base_url(),
+            credentials: snapshot.credentials.report(),
+        }
+    }
+}
+
+/// Serves until `stop`.
+pub async fn serve_status(socket: TcpListener, status: Status, stop: watch::Receiver<bool>) {
+    let router = Router::new()
+        .route("/status", get(|State(status): State<Status>| async move { Json(status.report()) }))
+        .with_state(status)
+        .layer(middleware::from_fn(loopback_host));
+    serve::serve(socket, router, LIMITS, stop).await;
+}
+
+async fn loopback_host(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(is_loopback_host) {
+        return next.run(request).await;
+    }
+    (StatusCode::MISDIRECTED_REQUEST, "the Host must be localhost, 127.0.0.1 or [::1]\n")
+        .into_response()
+}
+
+fn is_loopback_host(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host, ""),
+    };
+    let known = ["localhost", "127.0.0.1", "[::1]"];
+    port.bytes().all(|b| b.is_ascii_digit()) && known.iter().any(|k| name.eq_ignore_ascii_case(k))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_may_ask_for_the_status() {
+        for host in ["localhost", "LOCALHOST:9465", "127.0.0.1:9465", "[::1]:9465", "[::1]"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1:x", "10.0.0.1:9465"] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+}

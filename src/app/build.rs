@@ -1,0 +1,190 @@
+//! From a valid configuration to bound sockets and parts that are ready to run.
+//!
+//! Whatever can be wrong with an address, a certificate file or the machine's roots is found here,
+//! before the first byte is served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora::server::configuration::ServerConf;
+use tokio::net::TcpListener;
+
+use crate::access::Access;
+use crate::admin::{Health, Status};
+use crate::config::Config;
+use crate::credential::{self, Refresher};
+use crate::proxy::upstream::{Resolver, resolver};
+use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
+use crate::shaping::Shaper;
+use crate::store::{SecretStore, Stores};
+use crate::telemetry::Metrics;
+use crate::telemetry::logging::Logging;
+use crate::tls::{self, Roots, TlsError};
+
+/// pingora's own bound on attempts: far above ours, so that only ours decides.
+const PINGORA_ATTEMPTS_MAX: usize = 16;
+/// Idle connections to the upstream that are kept.
+const POOL_SIZE: usize = 256;
+
+/// A sidecar whose sockets are bound and whose parts wait to be run.
+#[derive(Debug)]
+pub struct Sidecar {
+    pub(super) config: Config,
+    pub(super) listeners: Listeners,
+    pub(super) health_socket: TcpListener,
+    pub(super) admin_socket: TcpListener,
+    pub(super) health: Health,
+    pub(super) status: Status,
+    pub(super) gauge: Gauge,
+    pub(super) resolver: Resolver,
+    pub(super) refreshers: Vec<Refresher>,
+    pub(super) proxy: proxy::Sidecar,
+    pub(super) server: Arc<ServerConf>,
+}
+
+/// Why the sidecar cannot start. All of these are the operator's to change; exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address cannot be bound.
+    #[error(transparent)]
+    Listener(#[from] BindError),
+    /// The address of `health` or `admin` cannot be bound.
+    #[error("cannot listen on {address} ({section}.listen); is another program using the port?")]
+    Bind {
+        /// `health` or `admin`.
+        section: &'static str,
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        cause: io::Error,
+    },
+    /// No usable certificates to verify servers with.
+    #[error(transparent)]
+    Roots(#[from] TlsError),
+    /// pingora reads the system's certificates by itself, and gives up on one that it cannot parse.
+    #[error("{0}; set upstream.ca_file to a file with the certificates to trust")]
+    SystemRoots(String),
+    /// The upstream's host and port cannot stand in a `Host` header.
+    #[error("upstream.base_url: the host cannot stand in a Host header")]
+    Authority,
+}
+
+impl Sidecar {
+    /// Binds every address and checks every file; no secret is read and no call is made yet.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind(config: Config, metrics: Metrics) -> Result<Self, StartError> {
+        let auth_roots = load_roots(&config)?;
+        let listeners = Listeners::bind(&config.listeners).await?;
+        let health_socket = bind("health", config.health_listen).await?;
+        let admin_socket = bind("admin", config.admin_listen).await?;
+        let client = tls::http_client(&auth_roots)?;
+        let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
+        let (registry, refreshers) =
+            credential::build(&config.credentials, &config.auth, &stores, &client, &metrics);
+        let authority = HeaderValue::from_str(&config.upstream.origin.authority())
+            .map_err(|_invalid| StartError::Authority)?;
+        let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
+        let gauge = Gauge::new(metrics.clone());
+        let server = Arc::new(server_conf(&config));
+        let live = Arc::new(Live::new(Snapshot {
+            access: Access::new(&config),
+            config: config.clone(),
+            credentials: registry,
+            shaper: Shaper::default(),
+        }));
+        let health = Health::new(&live, metrics.clone());
+        let status = Status::new(&live, &health, gauge.clone());
+        let proxy = proxy::Sidecar::new(
+            Arc::clone(&live),
+            addresses,
+            authority,
+            gauge.clone(),
+            metrics.clone(),
+        );
+        Ok(Self {
+            config,
+            listeners,
+            health_socket,
+            admin_socket,
+            health,
+            status,
+            gauge,
+            resolver,
+            refreshers,
+            proxy,
+            server,
+        })
+    }
+
+    /// Counts of dropped log lines are shown among the metrics.
+    #[must_use]
+    pub fn with_logging(self, logging: Arc<Logging>) -> Self {
+        Self { health: self.health.with_logging(logging), ..self }
+    }
+
+    /// Where apps can call: each listener's name with a bound address.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        self.listeners.addresses()
+    }
+
+    /// Where health and metrics are served.
+    ///
+    /// # Errors
+    /// The system's, which no bound socket gives.
+    pub fn health_address(&self) -> io::Result<SocketAddr> {
+        self.health_socket.local_addr()
+    }
+
+    /// Where status is served.
+    ///
+    /// # Errors
+    /// As [`Self::health_address`].
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin_socket.local_addr()
+    }
+}
+
+/// Checks what the upstream is verified with, and gives what the authorization server is.
+fn load_roots(config: &Config) -> Result<Roots, StartError> {
+    let (upstream, auth) = (&config.upstream, &config.auth);
+    if upstream.origin.tls {
+        let roots = Roots::load(upstream.ca_file.as_deref())?;
+        if let Some(warning) = roots.warnings().first() {
+            return Err(StartError::SystemRoots(warning.clone()));
+        }
+    }
+    if auth.token_url.scheme() != "https" {
+        return Ok(Roots::none());
+    }
+    let roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
+    for warning in roots.warnings() {
+        tracing::warn!(warning, "certificates");
+    }
+    Ok(roots)
+}
+
+async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|cause| StartError::Bind { section, address, cause })
+}
+
+/// What pingora is told. The certificate file was read and checked before: pingora panics on a bad
+/// one.
+fn server_conf(config: &Config) -> ServerConf {
+    // Sub-second timers by tokio: pingora's own timer thread wakes a hundred times a second.
+    pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
+    let ca_file = config.upstream.ca_file.as_ref();
+    ServerConf {
+        max_retries: PINGORA_ATTEMPTS_MAX,
+        upstream_keepalive_pool_size: POOL_SIZE,
+        ca_file: ca_file.map(|path| path.to_string_lossy().into_owned()),
+        ..ServerConf::default()
+    }
+}

@@ -1,0 +1,10 @@
+//! Builds the parts, joins them, runs them, and stops them in the right order.
+//!
+//! Nothing else starts a task that outlives a call: `run.rs` owns the one `JoinSet`.
+
+mod build;
+mod run;
+mod drain;
+
+pub use build::{Sidecar, StartError};
+pub use run::{Ended, Shutdown};

@@ -1,0 +1,86 @@
+//! Runs every part until it is told to stop: the one place that owns long-lived tasks.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::build::Sidecar;
+use super::drain::{self, Draining};
+use crate::{admin, proxy};
+
+/// Tells a running sidecar to stop, in two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// Go on.
+    No,
+    /// Serve what is in flight and what still comes for a moment, then end (SIGTERM).
+    Drain,
+    /// End at once (a second SIGTERM).
+    Now,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every accepted call was answered.
+    Clean,
+    /// Calls were cut off.
+    Cut {
+        /// How many.
+        in_flight: usize,
+    },
+}
+
+impl Sidecar {
+    /// Serves until `shutdown` says otherwise.
+    ///
+    /// A long-lived task that ends before, which only a bug can do, ends the run: a process that
+    /// half works is worse than one that is restarted.
+    pub async fn run(self, mut shutdown: watch::Receiver<Shutdown>) -> Ended {
+        let (stop, stopped) = watch::channel(false);
+        let (gauge, health, drain) = (self.gauge.clone(), self.health.clone(), self.config.drain);
+        let answer_time = self.config.upstream.request_timeout;
+        let mut accepting = JoinSet::new();
+        accepting.spawn(proxy::accept(self.listeners, self.proxy, self.server, stopped.clone()));
+        let mut parts = JoinSet::new();
+        spawn(&mut parts, self.resolver.run());
+        for refresher in self.refreshers {
+            spawn(&mut parts, refresher.run());
+        }
+        spawn(&mut parts, health.clone().start_up(self.config.startup_timeout));
+        // Health and status answer until the very end, also while calls are drained.
+        let (_last, serving) = watch::channel(false);
+        spawn(&mut parts, admin::serve_health(self.health_socket, health.clone(), serving.clone()));
+        spawn(&mut parts, admin::serve_status(self.admin_socket, self.status, serving));
+        tokio::select! {
+            _ = shutdown.wait_for(|step| *step >= Shutdown::Drain) => {}
+            _ = accepting.join_next() => {
+                tracing::error!("the listeners ended by themselves; stopping");
+                return Ended::Cut { in_flight: gauge.count() };
+            }
+            () = first_panic(&mut parts) => {
+                tracing::error!("a part of the sidecar panicked; stopping");
+            }
+        }
+        health.drain();
+        let draining = Draining { gauge, drain, answer_time, stop, accepting };
+        drain::drain(draining, shutdown).await
+    }
+}
+
+fn spawn(parts: &mut JoinSet<()>, part: impl Future<Output = ()> + Send + 'static) {
+    parts.spawn(part);
+}
+
+/// Waits until a part panics. Parts may end: a start-up that is over, a refresher nobody reads.
+async fn first_panic(parts: &mut JoinSet<()>) {
+    loop {
+        match parts.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.is_panic() => return,
+            Some(Err(_cancelled)) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
