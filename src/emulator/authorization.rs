@@ -93,6 +93,8 @@ impl State {
         if let Some(fields) = body.as_object_mut() {
             match effect {
                 Some(Effect::NoToken) => drop(fields.remove("access_token")),
+                Some(Effect::NotBearer) => drop(fields.insert("token_type".into(), json!("mac"))),
+                Some(Effect::ExpiresIn(Value::Null)) => drop(fields.remove("expires_in")),
                 Some(Effect::ExpiresIn(value)) => drop(fields.insert("expires_in".into(), value)),
                 Some(Effect::LineBreakInToken) => {
                     drop(fields.insert("access_token".into(), json!("dp_at_a\r\nx: y")));
@@ -136,13 +138,24 @@ impl State {
         };
         let (id, mut level) = (client.id.clone(), client.level);
         if let Some(scope) = field("scope") {
-            match serde_json::from_value::<Level>(json!(scope)) {
-                Ok(asked) if asked <= level => level = asked,
+            match asked_level(scope) {
+                Some(asked) if asked <= level => level = asked,
                 _ => return refused("invalid_scope"),
             }
         }
         self.minted(&id, level, effect)
     }
+}
+
+/// The least level that includes every scope; `None` when one is unknown.
+fn asked_level(scope: &str) -> Option<Level> {
+    let levels = scope.split_ascii_whitespace().map(|scope| match scope {
+        "analytics:read" => Some(Level::ReadOnly),
+        "pipelines:write" => Some(Level::ReadWrite),
+        "users:admin" => Some(Level::Admin),
+        _ => None,
+    });
+    levels.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 fn fields(headers: &HeaderMap, body: &[u8]) -> Option<BTreeMap<String, String>> {

@@ -12,6 +12,7 @@ use axum::{
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{
     Limit, Settings,
@@ -32,9 +33,20 @@ pub(super) struct State {
     pub(super) counters: Counters,
 }
 
+/// A request that was not answered yet; it stops counting when it is dropped.
+pub(super) struct InFlight<'a>(&'a Control);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.count(|counters| counters.in_flight -= 1);
+    }
+}
+
 /// Steers a running emulator. Locks are never held across a wait.
 pub struct Control {
     pub(super) state: Mutex<State>,
+    /// Goes up with each count, for those who wait for one.
+    counted: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Control {
@@ -56,7 +68,37 @@ impl Control {
     pub(super) fn new(settings: Settings) -> Self {
         let (tokens, faults, limiters) = (VecDeque::new(), Vec::new(), HashMap::new());
         let counters = Counters::default();
-        Self { state: Mutex::new(State { settings, tokens, faults, limiters, counters }) }
+        let state = Mutex::new(State { settings, tokens, faults, limiters, counters });
+        Self { state, counted: watch::Sender::new(0) }
+    }
+
+    /// Returns once the counters satisfy `wanted`.
+    pub async fn until(&self, wanted: impl Fn(&Counters) -> bool) {
+        let mut counted = self.counted.subscribe();
+        // The sender lives as long as `self`.
+        drop(counted.wait_for(|_| wanted(&self.state.lock().counters)).await);
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.state.lock().counters);
+        self.counted.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn enter(&self) -> InFlight<'_> {
+        self.count(|counters| counters.in_flight += 1);
+        InFlight(self)
+    }
+
+    /// Gives the API key of this name another value; false when there is none of the name.
+    pub fn set_key(&self, name: &str, key: &str) -> bool {
+        let keys = &mut self.state.lock().settings.keys;
+        let found = keys.iter_mut().find(|known| known.name == name);
+        found.map(|known| key.clone_into(&mut known.key)).is_some()
+    }
+
+    /// Forgets faults; counts, limiters, tokens and settings stay.
+    pub fn heal(&self) {
+        self.state.lock().faults.clear();
     }
 
     /// Everything counted so far.

@@ -27,6 +27,12 @@ pub struct Record {
 pub struct Counters {
     /// All requests but the control surface's.
     pub requests: u64,
+    /// Requests that are not answered yet.
+    pub in_flight: u64,
+    /// Bytes of uploads so far, those that are under way included.
+    pub uploaded_bytes: u64,
+    /// API requests, whatever their answer.
+    pub api_requests: u64,
     /// API requests without `Authorization`.
     pub anonymous: u64,
     /// API requests with more than one `Authorization`.
@@ -49,6 +55,7 @@ impl Counters {
         let class: Vec<_> = record.path.splitn(4, '/').take(3).collect();
         add(&mut self.by_path, class.join("/"));
         if api {
+            self.api_requests += 1;
             self.anonymous += u64::from(record.authorizations == 0);
             self.several_authorizations += u64::from(record.authorizations > 1);
             if let Some(name) = record.credential.clone() {

@@ -41,7 +41,9 @@ pub enum Effect {
     Html,
     /// A token answer without a token.
     NoToken,
-    /// A token answer whose `expires_in` is this value, whatever it is.
+    /// A token answer whose `token_type` is not `Bearer`.
+    NotBearer,
+    /// A token answer whose `expires_in` is this value, whatever it is; `null`: absent.
     ExpiresIn(serde_json::Value),
     /// A token with a line break in it.
     LineBreakInToken,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::{Body, HttpBody as _},
     extract::{Request, State as Shared},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
     response::Response,
 };
 use bytes::Bytes;
@@ -23,6 +23,8 @@ use super::{
 use crate::{clock, config::model::Level};
 
 const MAX_BODY: usize = 64 * 1024;
+/// Bytes of a rejected call's body that are read.
+const MAX_UNWANTED_BODY: usize = 1024 * 1024;
 const MINUTE_MS: u64 = 60_000;
 
 pub(super) fn answer(status: StatusCode, kind: &'static str, body: Body) -> Response {
@@ -42,8 +44,10 @@ pub(super) async fn handle(Shared(control): Shared<Arc<Control>>, request: Reque
         let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
         return control.http(&parts.method, what, &body);
     }
+    let in_flight = control.enter();
     let response = serve(&control, &parts, body).await;
-    control.state.lock().counters.answered(response.status().as_u16());
+    drop(in_flight);
+    control.count(|counters| counters.answered(response.status().as_u16()));
     response
 }
 
@@ -78,14 +82,19 @@ async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
             _ => not_found(),
         };
     }
-    let Some(who) = who else { return invalid_token() };
+    let Some(who) = who else {
+        // What comes with a rejected call is read, as most servers do, so that the caller is not
+        // still sending when the answer comes.
+        drop(axum::body::to_bytes(body, MAX_UNWANTED_BODY).await);
+        return invalid_token();
+    };
     if let Some(response) = over_limit(control, &who) {
         return response;
     }
     if who.level < needed(parts) {
         return json_answer(StatusCode::FORBIDDEN, &json!({"error": "insufficient_level"}));
     }
-    resource(parts, body, &who).await
+    resource(control, parts, body, &who).await
 }
 
 fn record(parts: &Parts, who: Option<&Identity>) -> Record {
@@ -164,11 +173,13 @@ fn not_found() -> Response {
     json_answer(StatusCode::NOT_FOUND, &json!({"error": "not_found"}))
 }
 
-async fn resource(parts: &Parts, body: Body, who: &Identity) -> Response {
+async fn resource(control: &Control, parts: &Parts, body: Body, who: &Identity) -> Response {
     let path: Vec<_> = parts.uri.path().trim_start_matches('/').split('/').collect();
-    match (parts.method.as_str(), path.as_slice()) {
-        (_, ["v1", "echo"]) => echo(parts, body, who).await,
-        ("POST", ["v1", "uploads"]) => match digest(body).await {
+    // The server leaves out the body of an answer to HEAD.
+    let method = if parts.method == Method::HEAD { "GET" } else { parts.method.as_str() };
+    match (method, path.as_slice()) {
+        (_, ["v1", "echo"]) => echo(control, parts, body, who).await,
+        ("POST", ["v1", "uploads"]) => match digest(control, body).await {
             Some((bytes, sha256)) => {
                 json_answer(StatusCode::OK, &json!({"bytes": bytes, "sha256": sha256}))
             }
@@ -191,16 +202,21 @@ fn query(parts: &Parts, name: &str) -> Option<u64> {
     url::form_urlencoded::parse(query).find(|(key, _)| key == name)?.1.parse().ok()
 }
 
+/// This server's name as the client wrote it: `Host`, or HTTP/2's `:authority`.
+fn authority(parts: &Parts) -> &str {
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| parts.uri.authority().map(Authority::as_str));
+    host.unwrap_or("localhost")
+}
+
 /// This server's address as the client wrote it.
-fn own(headers: &HeaderMap, parts: &Parts) -> String {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| parts.uri.authority().map(|host| host.as_str()));
-    format!("http://{}", host.unwrap_or("localhost"))
+fn own(parts: &Parts) -> String {
+    format!("http://{}", authority(parts))
 }
 
 fn located(parts: &Parts, name: header::HeaderName, code: StatusCode) -> Response {
     let mut response = json_answer(code, &json!({"id": "ds_1"}));
-    let address = format!("{}/v1/datasets/ds_1", own(&parts.headers, parts));
+    let address = format!("{}/v1/datasets/ds_1", own(parts));
     if let Ok(value) = HeaderValue::from_str(&address) {
         response.headers_mut().insert(name, value);
     }
@@ -213,7 +229,7 @@ fn list(parts: &Parts) -> Response {
         json_answer(StatusCode::OK, &json!({"page": page, "data": [{"id": format!("ds_{page}")}]}));
     let next = format!(
         "<{}{}?page={}>; rel=\"next\"",
-        own(&parts.headers, parts),
+        own(parts),
         parts.uri.path(),
         page.saturating_add(1)
     );
@@ -241,14 +257,16 @@ fn events(parts: &Parts) -> Response {
     answer(StatusCode::OK, "text/event-stream", Body::new(Script { every, ..script }))
 }
 
-async fn digest(mut body: Body) -> Option<(u64, String)> {
+async fn digest(control: &Control, mut body: Body) -> Option<(u64, String)> {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     let mut bytes = 0_u64;
     while let Some(frame) =
         std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
     {
         if let Ok(data) = frame.ok()?.into_data() {
-            bytes += u64::try_from(data.len()).unwrap_or(0);
+            let piece = u64::try_from(data.len()).unwrap_or(0);
+            bytes += piece;
+            control.count(|counters| counters.uploaded_bytes += piece);
             digest.update(&data);
         }
     }
@@ -256,8 +274,8 @@ async fn digest(mut body: Body) -> Option<(u64, String)> {
     Some((bytes, hex))
 }
 
-async fn echo(parts: &Parts, body: Body, who: &Identity) -> Response {
-    let Some((bytes, sha256)) = digest(body).await else { return status(400, None) };
+async fn echo(control: &Control, parts: &Parts, body: Body, who: &Identity) -> Response {
+    let Some((bytes, sha256)) = digest(control, body).await else { return status(400, None) };
     let headers: Vec<_> = parts
         .headers
         .iter()
@@ -270,6 +288,16 @@ async fn echo(parts: &Parts, body: Body, who: &Identity) -> Response {
     let target = parts.uri.path_and_query().map(ToString::to_string);
     json_answer(
         StatusCode::OK,
-        &json!({"method": parts.method.as_str(), "target": target, "headers": headers, "bytes": bytes, "sha256": sha256}),
+        &json!({
+            "method": parts.method.as_str(),
+            "target": target,
+            "version": format!("{:?}", parts.version),
+            "authority": authority(parts),
+            "credential": who.name,
+            "authorizations": parts.headers.get_all(header::AUTHORIZATION).iter().count(),
+            "headers": headers,
+            "bytes": bytes,
+            "sha256": sha256,
+        }),
     )
 }
