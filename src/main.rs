@@ -1,3 +1,7 @@
 //! The `datapulse-sidecar` binary: hands over to the library's command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    datapulse_sidecar::cli::main()
+}

@@ -1,0 +1,213 @@
+//! `demo`: emulator and sidecar in one process, with traffic that holds no credential.
+//!
+//! The secrets are the emulator's own; nothing outside the machine is called.
+
+mod report;
+mod traffic;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+use super::signals::Signals;
+use super::{Failure, runtime, say};
+use crate::app::{Ended, Shutdown, Sidecar};
+use crate::config;
+use crate::config::model::Level;
+use crate::emulator::{Control, Emulator, Settings};
+use crate::telemetry::Metrics;
+use report::Report;
+use traffic::Traffic;
+
+/// So short that tokens expire while one looks on.
+const TOKEN_LIFE: Duration = Duration::from_secs(3);
+/// The traffic ends after this many tokens ...
+const GENERATIONS: u64 = 6;
+/// ... and this long, whichever comes later, ...
+const AT_LEAST: Duration = Duration::from_secs(10);
+/// ... but never later than this.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+/// How the demo is run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Leaves after the report, with 0 if everything went well, else 1.
+    #[arg(long)]
+    exit: bool,
+    /// Where the sidecar listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "localhost:8080")]
+    listen: String,
+}
+
+pub(super) fn demo(args: &Args) -> Result<(), Failure> {
+    runtime(2)?.block_on(run(args))
+}
+
+/// Everything that runs beside the traffic.
+struct Stage {
+    control: Arc<Control>,
+    emulator: SocketAddr,
+    sidecar: SocketAddr,
+    admin: SocketAddr,
+    health: SocketAddr,
+    /// The emulator.
+    background: JoinSet<()>,
+    /// The sidecar.
+    running: JoinSet<Ended>,
+    step: watch::Sender<Shutdown>,
+    /// Kept, because the emulator ends with it.
+    _stop: watch::Sender<bool>,
+}
+
+async fn run(args: &Args) -> Result<(), Failure> {
+    let signals = Signals::listen();
+    let mut signals =
+        signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
+    let secrets = Secrets::write()?;
+    let mut stage = set_up(args, &secrets).await?;
+    say(&opening(&stage));
+    let report = tokio::select! {
+        report = drive(&stage) => report?,
+        () = signals.next() => return Ok(()),
+    };
+    say(&report.text(&stage));
+    if !args.exit {
+        say("\nIt keeps running: Ctrl-C ends it.");
+        signals.next().await;
+    }
+    stage.step.send_replace(Shutdown::Drain);
+    tokio::select! {
+        _ = stage.running.join_next() => {}
+        () = signals.next() => {}
+    }
+    stage.background.shutdown().await;
+    if report.is_good() { Ok(()) } else { Err(Failure::failed("the demo did not go as it should")) }
+}
+
+/// The two secrets, each in a file of a folder that is removed in the end.
+struct Secrets(TempDir);
+
+impl Secrets {
+    fn write() -> Result<Self, Failure> {
+        let settings = Settings::default();
+        let failed = |error| Failure::unusable(format!("cannot write the demo's secrets: {error}"));
+        let dir = tempfile::tempdir().map_err(failed)?;
+        for key in settings.keys.iter().filter(|key| key.level == Level::ReadOnly) {
+            std::fs::write(dir.path().join("api-key"), &key.key).map_err(failed)?;
+        }
+        for client in settings.clients.iter().filter(|client| client.level == Level::ReadWrite) {
+            std::fs::write(dir.path().join("client-secret"), &client.secret).map_err(failed)?;
+        }
+        Ok(Self(dir))
+    }
+
+    /// The built-in configuration: what a user would write, with free ports.
+    fn config(&self, listen: &str, emulator: SocketAddr) -> String {
+        let dir = self.0.path().display();
+        format!(
+            "version: 1
+listeners: [{{listen: \"{listen}\"}}]
+upstream: {{base_url: \"http://{emulator}\", allow_plaintext: true}}
+auth: {{token_url: \"http://{emulator}/oauth/token\"}}
+credentials:
+  - {{name: reader, level: read_only, api_key: \"file:{dir}/api-key\"}}
+  - name: etl
+    level: read_write
+    client_credentials: {{client_id: emulator-read_write, client_secret: \"file:{dir}/client-secret\"}}
+health: {{listen: \"127.0.0.1:0\"}}
+admin: {{listen: \"127.0.0.1:0\"}}
+"
+        )
+    }
+}
+
+async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
+    let settings = Settings { token_life: TOKEN_LIFE, ..Settings::default() };
+    let emulator = Emulator::bind((Ipv4Addr::LOCALHOST, 0).into(), settings).await;
+    let emulator = emulator.map_err(|error| Failure::from_error(&error))?;
+    let (control, address) = (emulator.control(), emulator.address());
+    let (stop, stopped) = watch::channel(false);
+    let mut background = JoinSet::new();
+    background.spawn(emulator.run(stopped));
+    let text = secrets.config(&args.listen, address);
+    let (config, _warnings) = config::parse(&text, "built-in", &|_name| None)
+        .map_err(|errors| Failure::unusable(format!("--listen {}: {errors}", args.listen)))?;
+    let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
+    let sidecar = Sidecar::bind(config, metrics).await;
+    let sidecar = sidecar.map_err(|error| {
+        let said = Failure::from_error(&error).text;
+        Failure::unusable(format!("{said} Try --listen localhost:18080"))
+    })?;
+    let bound = sidecar.addresses().first().map(|(_, address)| *address);
+    let (Some(bound), Ok(admin), Ok(health)) =
+        (bound, sidecar.admin_address(), sidecar.health_address())
+    else {
+        return Err(Failure::unusable("an address was bound and is not there"));
+    };
+    let (step, shutdown) = watch::channel(Shutdown::No);
+    let mut running = JoinSet::new();
+    running.spawn(sidecar.run(shutdown));
+    Ok(Stage {
+        control,
+        emulator: address,
+        sidecar: bound,
+        admin,
+        health,
+        background,
+        running,
+        step,
+        _stop: stop,
+    })
+}
+
+fn opening(stage: &Stage) -> String {
+    format!(
+        "DataPulse emulator on {}, tokens live {} s\nsidecar on localhost:{}; the app sends no \
+         credential",
+        stage.emulator,
+        TOKEN_LIFE.as_secs(),
+        stage.sidecar.port()
+    )
+}
+
+/// Makes traffic until enough tokens were used, and shows how far it is.
+async fn drive(stage: &Stage) -> Result<Report, Failure> {
+    let traffic = Traffic::start(stage.sidecar, stage.emulator);
+    let traffic = traffic.map_err(|error| Failure::from_error(&error))?;
+    let bar = ProgressBar::new(GENERATIONS);
+    let style = ProgressStyle::with_template("{elapsed:>4} [{bar:30}] token {pos} of {len}  {msg}");
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let began = Instant::now();
+    let mut tick = interval(Duration::from_millis(200));
+    loop {
+        tick.tick().await;
+        let generations = generations_used(&stage.control);
+        let count = traffic.count();
+        bar.set_position(generations.min(GENERATIONS));
+        bar.set_message(format!("{} calls, {} failed", count.made, count.failed));
+        let took = began.elapsed();
+        if (generations >= GENERATIONS && took >= AT_LEAST) || took >= AT_MOST {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    let took = began.elapsed();
+    let generations = generations_used(&stage.control);
+    let anonymous = stage.control.counters().anonymous;
+    Ok(Report::new(traffic.stop().await, took, generations, anonymous))
+}
+
+/// Different tokens that arrived in calls.
+fn generations_used(control: &Control) -> u64 {
+    let counters = control.counters();
+    let tokens = counters.by_credential.keys().filter(|name| name.contains('/')).count();
+    u64::try_from(tokens).unwrap_or(u64::MAX)
+}

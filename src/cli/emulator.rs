@@ -1,0 +1,91 @@
+//! `emulator`: a DataPulse to develop against.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::signals::Signals;
+use super::{Failure, runtime, say};
+use crate::emulator::{Emulator, Kind, Limit, Rate, Settings};
+
+/// What the emulator is to be like.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where it listens; loopback only, unless --beyond-loopback is given too.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// How long its tokens live: 1s to 24h.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    token_life: Duration,
+    /// A limit for each credential: 100 (a minute) or 10/s. Off by default.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    limit: Option<Rate>,
+    /// How the limit is counted.
+    #[arg(long, value_name = "KIND", default_value = "fixed_window", value_parser = kind)]
+    limiter: Kind,
+    /// Lets others reach it. Its credentials are public.
+    #[arg(long)]
+    beyond_loopback: bool,
+}
+
+fn rate(text: &str) -> Result<Rate, &'static str> {
+    Rate::parse(text).ok_or("write a number a minute, such as 100, or a number a second: 10/s")
+}
+
+fn kind(text: &str) -> Result<Kind, &'static str> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_unknown| "one of fixed_window, sliding_log, sliding_counter, token_bucket")
+}
+
+pub(super) fn emulator(args: Args) -> Result<(), Failure> {
+    runtime(2)?.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> Result<(), Failure> {
+    let settings = Settings {
+        token_life: args.token_life,
+        limit: args.limit.map(|rate| Limit { kind: args.limiter, rate }),
+        beyond_loopback: args.beyond_loopback,
+        ..Settings::default()
+    };
+    let signals = Signals::listen();
+    let mut signals =
+        signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
+    let emulator = Emulator::bind(args.listen, settings.clone()).await.map_err(|error| {
+        Failure::unusable(format!(
+            "cannot listen on {}: {error}; choose another --listen",
+            args.listen
+        ))
+    })?;
+    say(&greeting(emulator.address(), &settings));
+    let (stop, stopped) = watch::channel(false);
+    let running = emulator.run(stopped);
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => {}
+        () = signals.next() => {
+            stop.send_replace(true);
+            running.await;
+        }
+    }
+    Ok(())
+}
+
+/// What a developer needs to use it. The secrets are the emulator's own and open nothing else.
+fn greeting(address: SocketAddr, settings: &Settings) -> String {
+    let mut text =
+        format!("DataPulse emulator on http://{address} (not for production)\n\nAPI keys\n");
+    for key in &settings.keys {
+        text += &format!("  {:<12} {}\n", key.level.as_str(), key.key);
+    }
+    text += "OAuth clients (client credentials at /oauth/token)\n";
+    for client in &settings.clients {
+        text += &format!("  {:<12} {} / {}\n", client.level.as_str(), client.id, client.secret);
+    }
+    text += &format!(
+        "\ntry: curl http://{address}/v1/datasets -H 'Authorization: Bearer dp_live_emulator_read_only'\n"
+    );
+    text += &format!("     curl http://{address}/_emulator/counters");
+    text
+}

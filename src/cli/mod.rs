@@ -1,0 +1,154 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage, unusable configuration or
+//! address. Errors go to standard error: one sentence, and what to do about it.
+
+mod run;
+mod check;
+mod status;
+mod emulator;
+mod demo;
+mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigWarning, LoadError};
+use crate::{telemetry, tls};
+
+/// Apps call localhost without a credential; this adds the right DataPulse credential and forwards.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Args {
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "DATAPULSE_SIDECAR_CONFIG",
+        default_value = "/etc/datapulse-sidecar/config.yaml"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the proxy (the default)
+    ///
+    /// Example: `datapulse-sidecar run --config config/minimal.yaml`
+    Run,
+    /// Validates the configuration and prints every mistake with its line
+    ///
+    /// Exit code 0: no mistake, 1: mistakes, 2: no readable file.
+    /// Example: `datapulse-sidecar check --config config/example.yaml`
+    Check,
+    /// Shows a running sidecar as a table
+    ///
+    /// Example: `datapulse-sidecar status --admin http://127.0.0.1:9465`
+    Status(status::Args),
+    /// Prints the JSON Schema of the configuration, for editors
+    ///
+    /// Example: `datapulse-sidecar schema > datapulse-sidecar.schema.json`
+    Schema,
+    /// A DataPulse on loopback to develop against; not for production
+    ///
+    /// Example: `datapulse-sidecar emulator --listen 127.0.0.1:9000 --token-life 3s`
+    Emulator(emulator::Args),
+    /// Emulator and sidecar in one process: calls without a credential, tokens that expire
+    ///
+    /// Example: `datapulse-sidecar demo --exit`
+    Demo(demo::Args),
+}
+
+/// A command that could not do what it was asked for.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    /// The thing asked for failed.
+    fn failed(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+
+    /// Wrong usage, an unusable configuration, or an address that cannot be bound.
+    fn unusable(text: impl Into<String>) -> Self {
+        Self { code: 2, text: text.into() }
+    }
+
+    /// As [`Self::unusable`], with the causes of an error in the same sentence.
+    fn from_error(error: &dyn std::error::Error) -> Self {
+        Self::unusable(telemetry::error_chain(error))
+    }
+}
+
+/// Reads the command line, does what it says, and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    tls::install_provider();
+    let args = Args::parse();
+    let done = match args.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&args.config),
+        Command::Check => check::check(&args.config),
+        Command::Status(status) => status::status(&status),
+        Command::Schema => {
+            say(&config::schema());
+            Ok(())
+        }
+        Command::Emulator(emulator) => emulator::emulator(emulator),
+        Command::Demo(demo) => demo::demo(&demo),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Loads the configuration for a command that needs a valid one.
+fn load(path: &std::path::Path) -> Result<(Config, Vec<ConfigWarning>), Failure> {
+    config::load(path, &environment).map_err(|error| match error {
+        LoadError::Unreadable { .. } => Failure::unusable(format!(
+            "{}; name a file with --config, or try `datapulse-sidecar demo`",
+            telemetry::error_chain(&error)
+        )),
+        LoadError::Invalid(errors) => Failure::unusable(errors.to_string()),
+    })
+}
+
+/// A variable of the environment, for `${NAME}` in the configuration.
+#[expect(clippy::disallowed_methods, reason = "the command line hands the environment in")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A runtime for a command. Two threads serve tens of thousands of calls a second; a sidecar has
+/// rarely more than a fraction of a core.
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("sidecar")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::unusable(format!("cannot start the runtime: {error}")))
+}
+
+/// Writes to standard output; a reader that left is no error.
+fn say(text: &str) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Writes to standard error.
+fn complain(text: &str) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}

@@ -1,0 +1,92 @@
+//! `status`: a running sidecar as a table.
+
+use comfy_table::{Table, presets};
+
+use super::{Failure, runtime, say};
+use crate::admin::Report;
+use crate::telemetry;
+use crate::tls::{self, Roots};
+
+/// A status of hundreds of credentials is well below, in bytes.
+const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What to ask.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the sidecar's admin listener is.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9465")]
+    admin: String,
+    /// Prints the JSON as it came.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn status(args: &Args) -> Result<(), Failure> {
+    let text = runtime(1)?.block_on(fetch(&args.admin)).map_err(|cause| {
+        Failure::failed(format!(
+            "no status from {}: {cause}; is the sidecar running, and is --admin its admin.listen?",
+            args.admin
+        ))
+    })?;
+    if args.json {
+        say(&text);
+        return Ok(());
+    }
+    let report: Report = serde_json::from_str(&text)
+        .map_err(|error| Failure::failed(format!("the answer is no sidecar's status: {error}")))?;
+    say(&table(&report));
+    Ok(())
+}
+
+async fn fetch(admin: &str) -> Result<String, String> {
+    // Plain text over loopback: no certificate is ever looked at.
+    let client =
+        tls::http_client(&Roots::none()).map_err(|error| telemetry::error_chain(&error))?;
+    let url = format!("{}/status", admin.trim_end_matches('/'));
+    let answer = client.get(url).send().await.map_err(|error| telemetry::error_chain(&error))?;
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(format!("it answered {status}"));
+    }
+    let body = tls::read_capped(answer, STATUS_BYTES_MAX)
+        .await
+        .map_err(|error| telemetry::error_chain(&error))?;
+    String::from_utf8(body).map_err(|_bytes| "it is no text".to_owned())
+}
+
+fn table(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header([
+        "credential",
+        "level",
+        "state",
+        "generation",
+        "age",
+        "expires in",
+        "last error",
+    ]);
+    for credential in &report.credentials {
+        table.add_row([
+            credential.name.clone(),
+            credential.level.as_str().to_owned(),
+            credential.state.clone(),
+            credential.generation.to_string(),
+            credential.age_seconds.map_or_else(String::new, seconds),
+            credential.expires_in_seconds.map_or_else(|| "never".to_owned(), seconds),
+            credential.last_error.clone().unwrap_or_default(),
+        ]);
+    }
+    format!(
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}",
+        report.version,
+        report.phase,
+        seconds(report.uptime_seconds),
+        report.in_flight,
+        report.upstream
+    )
+}
+
+fn seconds(seconds: u64) -> String {
+    humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+}
