@@ -1,0 +1,150 @@
+//! Promise: it starts in no time or says why not, tells how it is, and ends without losing a call.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use crate::support::{Process, Rig};
+
+/// 200 slow calls in flight, and new ones after SIGTERM: none lost, none refused, and the process
+/// ends when the last answer is out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_loses_no_call_and_refuses_none() {
+    let mut rig = Rig::builder().await.config("drain: {max: 20s}\n").start().await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.emulator.delay_api(Duration::from_secs(2));
+    let url = rig.url("/v1/datasets");
+    let slow = join_all((0..200).map(|_| rig.client.get(&url).send()));
+    let after = async {
+        rig.emulator.in_flight(200).await;
+        rig.sidecar.signal("TERM").await;
+        rig.log("draining").await;
+        let mut late = Vec::new();
+        for _ in 0..20 {
+            // A new connection each time: the listener still has to accept.
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            late.push(client.get(&url).send());
+        }
+        join_all(late).await
+    };
+    let (slow, late) = tokio::join!(slow, after);
+    let statuses: Vec<_> =
+        slow.into_iter().chain(late).map(|a| a.map(|a| a.status().as_u16())).collect();
+    let lost: Vec<_> = statuses.iter().filter(|s| !matches!(s, Ok(200))).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), statuses.len());
+    assert_eq!(rig.sidecar.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn readiness_tells_of_draining_and_a_second_signal_ends_at_once() {
+    let mut rig = Rig::start().await;
+    assert_eq!(rig.health("/readyz").await.0, 200);
+    rig.emulator.delay_api(Duration::from_secs(3600));
+    let url = rig.url("/v1/datasets");
+    let client = rig.client.clone();
+    let hanging = client.get(&url).send();
+    let ending = async {
+        rig.emulator.in_flight(1).await;
+        rig.sidecar.signal("TERM").await;
+        rig.log("draining").await;
+        assert_eq!(rig.health("/readyz").await.0, 503);
+        assert_eq!(rig.health("/livez").await.0, 200);
+        rig.sidecar.signal("TERM").await;
+        rig.sidecar.ended().await
+    };
+    let (cut, status) = tokio::join!(hanging, ending);
+    assert!(cut.is_err());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn start_up_waits_for_required_credentials_and_opens_all_the_same() {
+    let rig = Rig::builder()
+        .await
+        .without_authorization_server()
+        .config("startup_timeout: 1s\n")
+        .unready()
+        .start()
+        .await;
+    assert_eq!(rig.health("/startupz").await.0, 503);
+    assert_eq!(rig.health("/livez").await.0, 200);
+    rig.log("started without a required credential").await;
+    assert_eq!(rig.health("/startupz").await.0, 200);
+    assert_eq!(rig.health("/readyz").await.0, 200);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_an_error_at_once() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    for yaml in [
+        format!("listeners: [{{listen: 127.0.0.1:{port}}}]\nhealth: {{listen: 127.0.0.1:0}}\n"),
+        format!("listeners: [{{listen: localhost:0}}]\nhealth: {{listen: 127.0.0.1:{port}}}\n"),
+    ] {
+        let yaml = format!(
+            "version: 1\n{yaml}admin: {{listen: 127.0.0.1:0}}\n\
+             credentials: [{{name: a, level: read_only, api_key: env:NONE}}]\n"
+        );
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        let mut sidecar = Process::sidecar(&["run", "--config", path.to_str().unwrap()]);
+        assert_eq!(sidecar.ended().await.code(), Some(2));
+        let said = sidecar.stderr.lines().join("\n");
+        assert!(said.contains(&port.to_string()) && said.contains("another program"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_and_status_tell_the_state_of_each_credential() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    let (status, metrics) = rig.health("/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "datapulse_sidecar_requests_total{credential=\"etl\",method=\"GET\",status=\"200\",tenant=\"default\"} 1",
+        "datapulse_sidecar_credential_state{credential=\"etl\",state=\"fresh\"} 1",
+        "datapulse_sidecar_credential_state{credential=\"etl\",state=\"expired\"} 0",
+        "datapulse_sidecar_credential_generation{credential=\"etl\"} 1",
+        "datapulse_sidecar_store_reads_total{outcome=\"ok\",store=\"file\"}",
+        "datapulse_sidecar_in_flight 0",
+        "datapulse_sidecar_panics_total 0",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    assert_eq!(rig.health("/status").await.0, 404, "the health listener tells no more");
+    let report: Value = serde_json::from_str(&rig.status(&["--json"]).await).unwrap();
+    assert_eq!(report["phase"], "ready");
+    assert_eq!(report["credentials"][0]["state"], "fresh");
+    let table = rig.status(&[]).await;
+    for word in ["reader", "etl", "fresh", "read_only"] {
+        assert!(table.contains(word), "{table}");
+    }
+    let rebound = rig.client.get(rig.admin_url("/status")).header("host", "evil.example");
+    assert_eq!(rebound.send().await.unwrap().status(), 421);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn each_call_has_an_audit_line_and_no_secret_in_it() {
+    let rig = Rig::start().await;
+    let call = rig.client.get(rig.url("/v1/pipelines?q=1")).header("x-request-id", "audited");
+    assert_eq!(call.send().await.unwrap().status(), 200);
+    let line = rig.sidecar.stdout.line(|line| line.contains("\"audited\"")).await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    for (field, want) in [
+        ("tenant", Value::from("default")),
+        ("credential", "etl".into()),
+        ("method", "GET".into()),
+        ("rule", "default:pipelines".into()),
+        ("status", 200.into()),
+        ("attempts", 1.into()),
+    ] {
+        assert_eq!(line[field], want, "{line}");
+    }
+    assert!(line["token"].as_str().is_some_and(|print| !print.is_empty()), "{line}");
+    assert!(!line.to_string().contains("q=1"), "{line}");
+    rig.finish().await;
+}

@@ -1,0 +1,20 @@
+//! The whole sidecar on loopback: the real binary, real sockets, the emulator as DataPulse. A module
+//! for each promise of the README.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where its expectation fails"
+)]
+
+mod support;
+
+mod first_call;
+mod front_door;
+mod bodies;
+mod tokens;
+mod hostile_upstream;
+mod tls;
+mod life_cycle;
+mod commands;

@@ -1,0 +1,162 @@
+//! Says how a [`Rig`] is to be, then starts it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::emulator::DataPulse;
+use super::{CANARY, Process, Rig};
+
+/// What differs from the defaults.
+pub(crate) struct Builder {
+    emulator: DataPulse,
+    dir: TempDir,
+    config: Value,
+    wait_for_start: bool,
+}
+
+impl Builder {
+    pub(super) async fn new() -> Self {
+        datapulse_sidecar::tls::install_provider();
+        let dir = tempfile::tempdir().expect("a folder");
+        let secret = |name: &str, value: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("{value}\n")).expect("written");
+            format!("file:{}", path.display())
+        };
+        let emulator = DataPulse::bind().await;
+        let base = format!("http://{}", emulator.address());
+        let config = json!({
+            "version": 1,
+            "listeners": [{"listen": "localhost:0"}],
+            "upstream": {"base_url": base, "allow_plaintext": true},
+            "auth": {"token_url": format!("{base}/oauth/token")},
+            "credentials": [
+                {"name": "reader", "level": "read_only",
+                 "api_key": secret("reader", &format!("dp_live_{CANARY}_reader"))},
+                {"name": "etl", "level": "read_write", "client_credentials": {
+                    "client_id": "etl", "client_secret": secret("etl", &format!("{CANARY}-etl"))}},
+                {"name": "root", "level": "admin",
+                 "api_key": secret("root", &format!("dp_live_{CANARY}_root"))},
+            ],
+            "health": {"listen": "127.0.0.1:0"},
+            "admin": {"listen": "127.0.0.1:0"},
+            "log": {"level": "trace", "format": "json", "audit": "stdout"},
+        });
+        Self { emulator, dir, config, wait_for_start: true }
+    }
+
+    /// Where certificates and the like may be put.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The emulator's routes, to be served in another way.
+    pub(crate) fn router(&self) -> Router {
+        self.emulator.router()
+    }
+
+    /// Changes the configuration: mappings are merged, everything else is replaced.
+    pub(crate) fn config(mut self, yaml: &str) -> Self {
+        let change: Value = serde_saphyr::from_str(yaml).expect("the test's own YAML");
+        merge(&mut self.config, change);
+        self
+    }
+
+    pub(crate) fn log_level(self, level: &str) -> Self {
+        self.config(&format!("log: {{level: {level}}}\n"))
+    }
+
+    pub(crate) fn token_life(self, life: Duration) -> Self {
+        self.emulator.set_token_life(life);
+        self
+    }
+
+    /// The tenant has no admin credential.
+    pub(crate) fn without_admin(mut self) -> Self {
+        self.config["credentials"].as_array_mut().expect("a list").truncate(2);
+        self
+    }
+
+    /// Calls go to another upstream than the emulator.
+    pub(crate) fn upstream(self, address: SocketAddr) -> Self {
+        self.config(&format!("upstream: {{base_url: \"http://{address}\"}}\n"))
+    }
+
+    /// Token requests fail until [`DataPulse::heal`].
+    pub(crate) fn without_authorization_server(self) -> Self {
+        self.emulator.fail_token_endpoint(503);
+        self.unready()
+    }
+
+    pub(crate) fn token_endpoint_answers(self, what: &str) -> Self {
+        self.emulator.odd_token_answers(what);
+        self.unready()
+    }
+
+    pub(crate) fn token_endpoint_expires_in(self, json: &str) -> Self {
+        self.emulator.token_expires_in(json);
+        self
+    }
+
+    /// Does not wait until each credential is usable.
+    pub(crate) fn unready(mut self) -> Self {
+        self.wait_for_start = false;
+        self
+    }
+
+    pub(crate) async fn start(mut self) -> Rig {
+        let path = self.dir.path().join("config.yaml");
+        // JSON is YAML.
+        std::fs::write(&path, self.config.to_string()).expect("written");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.emulator.serve());
+        let path = path.to_str().expect("UTF-8");
+        let sidecar = Process::sidecar(&["run", "--config", path]);
+        let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
+        let address: SocketAddr = field(&line, "address");
+        let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .build()
+            .expect("a client");
+        let rig = Rig {
+            emulator: self.emulator,
+            address,
+            client,
+            health: field(&line, "health"),
+            admin: field(&line, "admin"),
+            key_file: self.dir.path().join("reader"),
+            sidecar,
+            dir: self.dir,
+            _tasks: tasks,
+        };
+        if self.wait_for_start {
+            rig.log("each required credential is usable").await;
+        }
+        rig
+    }
+}
+
+fn field<T: std::str::FromStr<Err: std::fmt::Debug>>(line: &str, name: &str) -> T {
+    let line: Value = serde_json::from_str(line).expect("a JSON line");
+    line[name].as_str().expect("the field is there").parse().expect("it parses")
+}
+
+fn merge(into: &mut Value, change: Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            for (key, value) in change {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, change) => *into = change,
+    }
+}

@@ -1,0 +1,163 @@
+//! DataPulse, as a test sees it: what arrived, and what is to go wrong from now on.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use datapulse_sidecar::config::model::Level;
+use datapulse_sidecar::emulator::{
+    Client, Control, Counters, Effect, Emulator, Fault, Key, Scope, Settings,
+};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{CANARY, PATIENCE};
+
+/// An emulator whose credentials hold the canary.
+pub(crate) struct DataPulse {
+    control: Arc<Control>,
+    address: SocketAddr,
+    router: Router,
+    emulator: Option<Emulator>,
+    stop: watch::Sender<bool>,
+}
+
+impl DataPulse {
+    pub(super) async fn bind() -> Self {
+        let key = |name: &str, level| Key {
+            name: name.to_owned(),
+            key: format!("dp_live_{CANARY}_{name}"),
+            level,
+        };
+        let settings = Settings {
+            keys: vec![key("reader", Level::ReadOnly), key("root", Level::Admin)],
+            clients: vec![Client {
+                id: "etl".to_owned(),
+                secret: format!("{CANARY}-etl"),
+                level: Level::ReadWrite,
+            }],
+            ..Settings::default()
+        };
+        let emulator = Emulator::bind((Ipv4Addr::LOCALHOST, 0).into(), settings).await;
+        let emulator = emulator.expect("a free port");
+        Self {
+            control: emulator.control(),
+            address: emulator.address(),
+            router: emulator.router(),
+            emulator: Some(emulator),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Serves until the test ends.
+    pub(super) fn serve(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        self.emulator.take().expect("served once").run(self.stop.subscribe())
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.control.counters()
+    }
+
+    /// Requests to the API, whatever their answer.
+    pub(crate) fn api_requests(&self) -> u64 {
+        self.counters().api_requests
+    }
+
+    /// Requests to the API without a credential.
+    pub(crate) fn anonymous(&self) -> u64 {
+        self.counters().anonymous
+    }
+
+    /// Requests below a path of two segments.
+    pub(crate) fn seen(&self, path: &str) -> u64 {
+        self.counters().by_path.get(path).copied().unwrap_or(0)
+    }
+
+    /// Tokens that this client got.
+    pub(crate) fn mints(&self, client: &str) -> u64 {
+        self.counters().minted.get(client).copied().unwrap_or(0)
+    }
+
+    /// Waits until so many requests are being answered.
+    pub(crate) async fn in_flight(&self, count: u64) {
+        self.until(|counters| counters.in_flight >= count).await;
+    }
+
+    /// Waits until so many bytes of uploads came in.
+    pub(crate) async fn uploaded(&self, bytes: u64) {
+        self.until(|counters| counters.uploaded_bytes >= bytes).await;
+    }
+
+    async fn until(&self, wanted: impl Fn(&Counters) -> bool) {
+        let waited = timeout(PATIENCE, self.control.until(wanted)).await;
+        assert!(waited.is_ok(), "it never came: {:?}", self.counters());
+    }
+
+    /// Every token that was given out is rejected from now on.
+    pub(crate) fn revoke_all(&self) {
+        self.control.revoke(None);
+    }
+
+    pub(crate) fn set_token_life(&self, life: Duration) {
+        self.control.set_token_life(life);
+    }
+
+    pub(crate) fn replace_key(&self, name: &str, key: &str) {
+        assert!(self.control.set_key(name, key));
+    }
+
+    /// Each answer of the API comes so much later.
+    pub(crate) fn delay_api(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).expect("a short wait");
+        self.always(Scope::Api, Effect::LatencyMs(millis));
+    }
+
+    /// The next `count` answers of the API have this status.
+    pub(crate) fn answer_api(&self, code: u16, count: u32) {
+        let effect = Effect::Status { code, retry_after: None };
+        assert!(self.control.fault(Fault::times(Scope::Api, effect, count)));
+    }
+
+    pub(crate) fn fail_token_endpoint(&self, code: u16) {
+        self.always(Scope::Token, Effect::Status { code, retry_after: None });
+    }
+
+    pub(crate) fn odd_token_answers(&self, what: &str) {
+        let effect = match what {
+            "html" => Effect::Html,
+            "no_token" => Effect::NoToken,
+            "crlf_token" => Effect::LineBreakInToken,
+            "huge" => Effect::Huge,
+            "redirect" => Effect::Redirect(format!("http://{}/stolen", self.address)),
+            "not_bearer" => Effect::NotBearer,
+            other => panic!("unknown: {other}"),
+        };
+        self.always(Scope::Token, effect);
+    }
+
+    /// `absent`, or a JSON value.
+    pub(crate) fn token_expires_in(&self, json: &str) {
+        let value = serde_json::from_str(json).unwrap_or(Value::Null);
+        self.always(Scope::Token, Effect::ExpiresIn(value));
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn heal(&self) {
+        self.control.heal();
+    }
+
+    fn always(&self, scope: Scope, effect: Effect) {
+        let fault = Fault { scope, effect, count: None, probability: None };
+        assert!(self.control.fault(fault));
+    }
+}

@@ -1,0 +1,181 @@
+//! The harness: an emulator in the test's process, the sidecar as a process of its own, and a canary
+//! in the place of every secret.
+//!
+//! [`Rig::finish`] ends the sidecar with SIGTERM and fails if the canary shows in anything it wrote.
+
+mod builder;
+mod emulator;
+mod pki;
+mod process;
+mod raw;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+pub(crate) use builder::Builder;
+pub(crate) use emulator::DataPulse;
+pub(crate) use pki::{Authority, Leaf, TlsServer};
+pub(crate) use process::Process;
+pub(crate) use raw::exchange;
+pub(crate) use upstream::{Upstream, read_head};
+
+/// Every secret of the tests holds this.
+pub(crate) const CANARY: &str = "CANARY7f3a";
+
+/// How long a test waits for something that should happen at once, on a slow and shared machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sidecar with everything around it.
+pub(crate) struct Rig {
+    /// DataPulse.
+    pub(crate) emulator: DataPulse,
+    /// The sidecar's process.
+    pub(crate) sidecar: Process,
+    /// Where apps call (IPv4).
+    pub(crate) address: SocketAddr,
+    /// An app's client: no proxy, no redirects followed.
+    pub(crate) client: reqwest::Client,
+    health: SocketAddr,
+    admin: SocketAddr,
+    key_file: PathBuf,
+    dir: TempDir,
+    _tasks: JoinSet<()>,
+}
+
+impl Rig {
+    /// With the defaults: `reader` (a static key for reading), `etl` (client credentials for
+    /// reading and writing) and `root` (an admin's static key).
+    pub(crate) async fn start() -> Self {
+        Self::builder().await.start().await
+    }
+
+    pub(crate) async fn builder() -> Builder {
+        Builder::new().await
+    }
+
+    /// The address that an app would be configured with.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://localhost:{}{path}", self.address.port())
+    }
+
+    pub(crate) fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(self.url(path)).send().await.expect("the sidecar answers")
+    }
+
+    /// Calls until the answer has this status.
+    pub(crate) async fn eventually(&self, path: &str, status: u16) -> reqwest::Response {
+        let calling = async {
+            loop {
+                let answer = self.get(path).await;
+                if answer.status() == status {
+                    return answer;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE * 2, calling).await.expect("the status comes")
+    }
+
+    /// Status and body of a path on the health listener.
+    pub(crate) async fn health(&self, path: &str) -> (u16, String) {
+        let answer = self.client.get(format!("http://{}{path}", self.health)).send().await;
+        let answer = answer.expect("the health listener answers");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    }
+
+    /// What the `status` command prints.
+    pub(crate) async fn status(&self, args: &[&str]) -> String {
+        let admin = self.admin_url("");
+        let args: Vec<&str> = ["status", "--admin", &admin].iter().chain(args).copied().collect();
+        let mut process = Process::sidecar(&args);
+        assert_eq!(process.ended().await.code(), Some(0), "{:?}", process.stderr.lines());
+        process.stdout.lines().join("\n")
+    }
+
+    /// Waits for a log line with this text.
+    pub(crate) async fn log(&self, text: &str) -> String {
+        self.sidecar.stderr.line(|line| line.contains(text)).await
+    }
+
+    /// A connection that the sidecar has accepted and counts.
+    pub(crate) async fn open_connection(&self) -> TcpStream {
+        let before = self.gauge("connections").await;
+        let stream = TcpStream::connect(self.address).await.expect("it listens");
+        self.wait_for_gauge("connections", |now| now > before).await;
+        stream
+    }
+
+    /// Waits until no call is in flight.
+    pub(crate) async fn quiet(&self) {
+        self.wait_for_gauge("in_flight", |now| now == 0.0).await;
+    }
+
+    async fn wait_for_gauge(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        let waiting = async {
+            while !wanted(self.gauge(name).await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("the gauge gets there");
+    }
+
+    async fn gauge(&self, name: &str) -> f64 {
+        let (_, metrics) = self.health("/metrics").await;
+        let name = format!("datapulse_sidecar_{name} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.expect("the gauge is there").parse().expect("a number")
+    }
+
+    /// Resident memory of the sidecar now.
+    pub(crate) fn sidecar_rss_bytes(&self) -> u64 {
+        self.proc_status("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub(crate) fn sidecar_rss_peak_bytes(&self) -> u64 {
+        self.proc_status("VmHWM:")
+    }
+
+    fn proc_status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.sidecar.id()));
+        let status = status.expect("the sidecar runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("on Linux");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
+    /// DataPulse takes another key for `reader` and no longer the old one; the file has the new one.
+    pub(crate) fn replace_api_key(&self) {
+        let key = format!("dp_live_{CANARY}_second");
+        self.emulator.replace_key("reader", &key);
+        std::fs::write(&self.key_file, key).expect("written");
+    }
+
+    /// Ends the sidecar and looks for the canary in all that it wrote.
+    pub(crate) async fn finish(mut self) {
+        let mut seen = vec![("/metrics", self.health("/metrics").await.1)];
+        seen.push(("/status", self.status(&["--json"]).await));
+        self.sidecar.signal("TERM").await;
+        let status = self.sidecar.ended().await;
+        let stderr = self.sidecar.stderr.lines().join("\n");
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        seen.push(("stdout", self.sidecar.stdout.lines().join("\n")));
+        seen.push(("stderr", stderr));
+        for (place, text) in seen {
+            if let Some(line) = text.lines().find(|line| line.contains(CANARY)) {
+                panic!("a secret is in {place}: {line}");
+            }
+        }
+        assert!(self.dir.path().exists());
+    }
+}

@@ -1,0 +1,105 @@
+//! Certificates made for one test, and a TLS server that shows them, with HTTP/2 where asked for.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls_pki_types::PrivateKeyDer;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+/// A certificate authority of its own.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A server's certificate with its key.
+pub(crate) struct Leaf {
+    chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    key: KeyPair,
+}
+
+impl Authority {
+    /// A new one, trusted by nobody yet.
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("signed") }
+    }
+
+    /// The file for `ca_file`.
+    pub(crate) fn write(&self, dir: &Path) -> PathBuf {
+        let path = dir.join("ca.pem");
+        std::fs::write(&path, self.issuer.pem()).expect("written");
+        path
+    }
+
+    /// A certificate for `names`; expired ones ended in 2001.
+    pub(crate) fn issue(&self, names: &[&str], expired: bool) -> Leaf {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        if expired {
+            params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        Leaf { chain: vec![certificate.der().clone()], key }
+    }
+}
+
+/// Serves a router over TLS until it is dropped.
+pub(crate) struct TlsServer {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    handshakes: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl TlsServer {
+    /// `alpn`: `&["h2", "http/1.1"]`, or fewer.
+    pub(crate) async fn start(router: Router, leaf: &Leaf, alpn: &[&str]) -> Self {
+        let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).expect("a key");
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(leaf.chain.clone(), key)
+            .expect("they match");
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let handshakes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&handshakes);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                let counted = Arc::clone(&counted);
+                connections.spawn(async move {
+                    // A client that refuses the certificate ends the handshake.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    let service = TowerToHyperService::new(router);
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    drop(server.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        Self { address, handshakes, _tasks: tasks }
+    }
+
+    /// Handshakes that both sides finished.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::SeqCst)
+    }
+}

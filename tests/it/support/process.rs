@@ -1,0 +1,100 @@
+//! A child process whose output is kept, line by line, and can be waited on.
+
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// Lines kept of one stream; a test that writes more is told so.
+const LINES_MAX: usize = 200_000;
+
+/// What a stream said so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Output(watch::Receiver<Arc<Vec<String>>>);
+
+impl Output {
+    /// Every line so far.
+    pub(crate) fn lines(&self) -> Arc<Vec<String>> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// The first line that satisfies `wanted`, waiting for it.
+    pub(crate) async fn line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let mut lines = self.0.clone();
+        let found = lines.wait_for(|lines| lines.iter().any(|line| wanted(line)));
+        let lines = match timeout(PATIENCE, found).await {
+            Ok(Ok(lines)) => Arc::clone(&lines),
+            _ => panic!("no such line came; there was:\n{}", self.lines().join("\n")),
+        };
+        lines.iter().find(|line| wanted(line)).expect("it was waited for").clone()
+    }
+}
+
+/// A running child. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    readers: JoinSet<()>,
+    /// Standard output.
+    pub(crate) stdout: Output,
+    /// Standard error.
+    pub(crate) stderr: Output,
+}
+
+impl Process {
+    /// Starts the sidecar's binary.
+    pub(crate) fn sidecar(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
+        command.args(args).env_remove("DATAPULSE_SIDECAR_CONFIG");
+        Self::start(command)
+    }
+
+    /// Starts any command.
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().expect("the program starts");
+        let mut readers = JoinSet::new();
+        let stdout = collect(&mut readers, child.stdout.take().expect("piped"));
+        let stderr = collect(&mut readers, child.stderr.take().expect("piped"));
+        Self { child, readers, stdout, stderr }
+    }
+
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await;
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end, and for the last line.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let status = timeout(PATIENCE * 3, self.child.wait()).await;
+        while self.readers.join_next().await.is_some() {}
+        status.expect("it ends").expect("its status can be read")
+    }
+}
+
+fn collect(readers: &mut JoinSet<()>, from: impl AsyncRead + Unpin + Send + 'static) -> Output {
+    let (lines, receiver) = watch::channel(Arc::default());
+    readers.spawn(async move {
+        let mut from = BufReader::new(from).lines();
+        while let Ok(Some(line)) = from.next_line().await {
+            lines.send_modify(|lines: &mut Arc<Vec<String>>| {
+                assert!(lines.len() < LINES_MAX, "too much output");
+                Arc::make_mut(lines).push(line);
+            });
+        }
+    });
+    Output(receiver)
+}

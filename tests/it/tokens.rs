@@ -1,0 +1,156 @@
+//! Promise: tokens are renewed under the app, once for all callers, and nothing is ever sent without
+//! one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::support::Rig;
+
+/// A second, at the least: the emulator's tokens count whole seconds.
+const LIFE: Duration = Duration::from_secs(2);
+const CALLS: usize = 30_000;
+const AT_LEAST: Duration = Duration::from_secs(30);
+const WORKERS: usize = 20;
+
+/// A thousand calls a second are begun by the clock; the test ends after 30 s *and* 30,000 calls, so
+/// that a slow machine takes longer instead of testing less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_tokens_live_two_seconds() {
+    let rig = Rig::builder().await.token_life(LIFE).log_level("info").start().await;
+    let (made, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let began = Instant::now();
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS {
+        let (made, failed) = (Arc::clone(&made), Arc::clone(&failed));
+        let (client, url) = (rig.client.clone(), rig.url("/v1/pipelines"));
+        workers.spawn(async move {
+            let mut tick = interval(Duration::from_millis(WORKERS as u64));
+            tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            while began.elapsed() < AT_LEAST || made.load(Ordering::Relaxed) < CALLS {
+                tick.tick().await;
+                let answer = client.get(&url).send().await;
+                made.fetch_add(1, Ordering::Relaxed);
+                if !answer.is_ok_and(|answer| answer.status() == 200) {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.unwrap();
+    }
+    let (made, took) = (made.load(Ordering::Relaxed), began.elapsed());
+    let generations = rig.emulator.mints("etl");
+    println!(
+        "{made} calls in {took:?}, {generations} tokens, {:.0} calls/s",
+        made as f64 / took.as_secs_f64()
+    );
+    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    assert!(generations >= 15, "{generations} tokens in {took:?}");
+    assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_calls_at_once_on_a_revoked_token_cost_one_token_call() {
+    let rig = Rig::builder().await.start().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    let before = rig.emulator.mints("etl");
+    rig.emulator.revoke_all();
+    let url = rig.url("/v1/pipelines");
+    let calls = (0..500).map(|_| rig.client.get(&url).send());
+    let statuses: Vec<u16> =
+        join_all(calls).await.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
+    let good = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!((good, rig.emulator.mints("etl") - before), (500, 1));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn without_the_authorization_server_calls_get_503_until_it_comes() {
+    let rig = Rig::builder().await.without_authorization_server().start().await;
+    let answer = rig.get("/v1/pipelines").await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["x-datapulse-sidecar-error"], "credential_unavailable");
+    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    assert!(problem["detail"].as_str().unwrap().contains("etl"), "{problem}");
+    assert_eq!(rig.emulator.api_requests(), 0, "nothing is sent anonymously");
+    // A credential that needs no authorization server is not held up by one that does.
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.emulator.heal();
+    rig.eventually("/v1/pipelines", 200).await;
+    assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn an_expired_token_that_cannot_be_renewed_is_a_503_that_names_the_credential() {
+    let rig = Rig::builder().await.token_life(LIFE).start().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    rig.emulator.fail_token_endpoint(503);
+    let refused = rig.eventually("/v1/pipelines", 503).await;
+    assert_eq!(refused.headers()["x-datapulse-sidecar-error"], "credential_expired");
+    assert!(refused.headers().contains_key("retry-after"));
+    rig.emulator.heal();
+    rig.eventually("/v1/pipelines", 200).await;
+    assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_that_the_upstream_always_rejects_gets_its_401_and_one_renewal() {
+    let rig = Rig::builder().await.start().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    let before = rig.emulator.mints("etl");
+    rig.emulator.answer_api(401, 1_000);
+    for _ in 0..20 {
+        assert_eq!(rig.get("/v1/pipelines").await.status(), 401);
+    }
+    assert_eq!(rig.emulator.mints("etl") - before, 1, "not again before ten seconds are over");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_replaced_api_key_is_used_as_soon_as_the_old_one_is_rejected() {
+    let rig = Rig::builder().await.start().await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.replace_api_key();
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_token_endpoint_should_not_answer_is_survived() {
+    for odd in ["html", "no_token", "crlf_token", "huge", "redirect", "not_bearer"] {
+        let rig = Rig::builder().await.token_endpoint_answers(odd).start().await;
+        let answer = rig.get("/v1/pipelines").await;
+        assert_eq!(answer.status(), 503, "{odd}");
+        assert_eq!(
+            answer.headers()["x-datapulse-sidecar-error"],
+            "credential_unavailable",
+            "{odd}"
+        );
+        assert_eq!(rig.emulator.anonymous(), 0, "{odd}");
+        rig.emulator.heal();
+        rig.eventually("/v1/pipelines", 200).await;
+        rig.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn whatever_expires_in_says_calls_go_through() {
+    for expires_in in ["absent", "0", "-1", "\"3600\"", "1e12"] {
+        let rig = Rig::builder().await.token_endpoint_expires_in(expires_in).start().await;
+        for _ in 0..3 {
+            assert_eq!(rig.get("/v1/pipelines").await.status(), 200, "{expires_in}");
+        }
+        rig.finish().await;
+    }
+}
