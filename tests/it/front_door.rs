@@ -25,6 +25,7 @@ async fn refused_requests_get_a_code_and_nothing_reaches_the_upstream() {
         (GET, "Host: localhost.evil.example:8080\r\n", 421, "misdirected"),
         (GET, "Host: localhost\r\nOrigin: https://evil.example\r\n", 403, "caller_not_allowed"),
         (GET, "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403, "caller_not_allowed"),
+        (GET, "Host: localhost\r\nConnection: \"authorization\"\r\n", 400, "bad_request"),
         (GET, "Host: localhost\r\nExpect: 200-ok\r\n", 417, "expectation_failed"),
         (
             GET,
