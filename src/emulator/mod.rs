@@ -9,6 +9,7 @@ mod counters;
 mod faults;
 mod limiter;
 mod resources;
+mod streams;
 #[cfg(test)]
 mod tests;
 

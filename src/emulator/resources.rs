@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::Body,
     extract::{Request, State as Shared},
     http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
     response::Response,
@@ -19,13 +19,14 @@ use super::{
     counters::Record,
     faults::{Effect, Scope, strike},
     limiter::Limiter,
+    streams::{digest, echo, events, export},
 };
 use crate::{clock, config::model::Level};
 
 const MAX_BODY: usize = 64 * 1024;
 /// Bytes of a rejected call's body that are read.
 const MAX_UNWANTED_BODY: usize = 1024 * 1024;
-const MINUTE_MS: u64 = 60_000;
+pub(super) const MINUTE_MS: u64 = 60_000;
 
 pub(super) fn answer(status: StatusCode, kind: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
@@ -136,7 +137,7 @@ fn over_limit(control: &Control, who: &Identity) -> Option<Response> {
     Some(status(429, Some(&text)))
 }
 
-fn status(code: u16, retry_after: Option<&str>) -> Response {
+pub(super) fn status(code: u16, retry_after: Option<&str>) -> Response {
     let code = StatusCode::from_u16(code).ok().filter(|code| code.as_u16() >= 400);
     let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if code == StatusCode::UNAUTHORIZED {
@@ -197,13 +198,13 @@ async fn resource(control: &Control, parts: &Parts, body: Body, who: &Identity) 
     }
 }
 
-fn query(parts: &Parts, name: &str) -> Option<u64> {
+pub(super) fn query(parts: &Parts, name: &str) -> Option<u64> {
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     url::form_urlencoded::parse(query).find(|(key, _)| key == name)?.1.parse().ok()
 }
 
 /// This server's name as the client wrote it: `Host`, or HTTP/2's `:authority`.
-fn authority(parts: &Parts) -> &str {
+pub(super) fn authority(parts: &Parts) -> &str {
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| parts.uri.authority().map(Authority::as_str));
     host.unwrap_or("localhost")
@@ -237,67 +238,4 @@ fn list(parts: &Parts) -> Response {
         response.headers_mut().insert(header::LINK, value);
     }
     response
-}
-
-fn export(parts: &Parts, count: u64) -> Response {
-    const PIECE: u64 = 16 * 1024;
-    let script = Script::new(count.div_ceil(PIECE), move |index| {
-        let left = count.saturating_sub(index.saturating_mul(PIECE)).min(PIECE);
-        vec![b'x'; usize::try_from(left).unwrap_or(0)].into()
-    });
-    let length = query(parts, "chunked").is_none().then_some(count);
-    answer(StatusCode::OK, "application/octet-stream", Body::new(Script { length, ..script }))
-}
-
-fn events(parts: &Parts) -> Response {
-    let every = Duration::from_millis(query(parts, "every_ms").unwrap_or(100).min(MINUTE_MS));
-    let script = Script::new(query(parts, "n").unwrap_or(10), |index| {
-        format!("id: {index}\ndata: tick\n\n").into()
-    });
-    answer(StatusCode::OK, "text/event-stream", Body::new(Script { every, ..script }))
-}
-
-async fn digest(control: &Control, mut body: Body) -> Option<(u64, String)> {
-    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    let mut bytes = 0_u64;
-    while let Some(frame) =
-        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
-    {
-        if let Ok(data) = frame.ok()?.into_data() {
-            let piece = u64::try_from(data.len()).unwrap_or(0);
-            bytes += piece;
-            control.count(|counters| counters.uploaded_bytes += piece);
-            digest.update(&data);
-        }
-    }
-    let hex = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Some((bytes, hex))
-}
-
-async fn echo(control: &Control, parts: &Parts, body: Body, who: &Identity) -> Response {
-    let Some((bytes, sha256)) = digest(control, body).await else { return status(400, None) };
-    let headers: Vec<_> = parts
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            let secret = name == header::AUTHORIZATION;
-            (name.to_string(), if secret { who.label.clone() } else { value })
-        })
-        .collect();
-    let target = parts.uri.path_and_query().map(ToString::to_string);
-    json_answer(
-        StatusCode::OK,
-        &json!({
-            "method": parts.method.as_str(),
-            "target": target,
-            "version": format!("{:?}", parts.version),
-            "authority": authority(parts),
-            "credential": who.name,
-            "authorizations": parts.headers.get_all(header::AUTHORIZATION).iter().count(),
-            "headers": headers,
-            "bytes": bytes,
-            "sha256": sha256,
-        }),
-    )
 }

@@ -11,6 +11,7 @@ mod connection;
 mod live;
 mod gauge;
 mod call;
+mod prepare;
 mod admit;
 mod inject;
 pub mod upstream;
@@ -18,6 +19,7 @@ mod body;
 mod judge;
 mod answer;
 mod respond;
+mod retry;
 mod observe;
 mod listener;
 
@@ -27,11 +29,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::HOST;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{BError, Error, ErrorType, Result, RetryType};
+use pingora::{BError, Error, ErrorType, Result};
 use tokio::time::Instant;
 
 pub use call::Call;
@@ -42,8 +43,8 @@ pub use upstream::Addresses;
 
 use body::Budget;
 use connection::Connection;
-use front_door::Head;
 use judge::{Attempt, Verdict};
+use prepare::Unprepared;
 use reject::Rejection;
 
 use crate::credential::CredentialHandle;
@@ -51,8 +52,6 @@ use crate::telemetry::Metrics;
 
 /// A caller's idle connection is kept this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Attempts upstream for one call, all reasons together.
-const ATTEMPTS_MAX: u32 = 6;
 /// The answer asks for another attempt. Made in `upstream_response_filter`, read in
 /// `error_while_proxy`, seen by nobody else.
 const SEND_AGAIN: ErrorType = ErrorType::Custom("SendAgain");
@@ -81,67 +80,6 @@ impl Sidecar {
         metrics: Metrics,
     ) -> Self {
         Self { live, addresses, authority, gauge, metrics, budget: Budget::default() }
-    }
-
-    /// Everything before the call may be sent, or the reason why it may not.
-    async fn prepare(&self, session: &mut Session, call: &mut Call) -> Result<(), Prepare> {
-        let raw = call.connection.as_ref().map(|connection| connection.take_head());
-        let head = admit::judge_head(&raw.unwrap_or_default(), call)?;
-        if let Some(given) = &head.request_id {
-            call.request_id = given.as_str().into();
-        }
-        // The front door let this `Host` pass: it is how the app reached us.
-        let host = session.req_header().headers.get(HOST).and_then(|host| host.to_str().ok());
-        call.caller_base = format!("http://{}", host.unwrap_or_default()).into();
-        admit::grant(&head, call)?;
-        if let Some(connection) = &call.connection {
-            connection.start_call(Some(call.deadline));
-        }
-        admit::wait_for_turn(call).await?;
-        self.take_body(session, call, &head).await?;
-        inject::strip(session.req_header_mut());
-        Ok(())
-    }
-
-    async fn take_body(&self, session: &mut Session, call: &mut Call, head: &Head) -> Result<()> {
-        if head.expects_continue {
-            session.as_downstream_mut().write_continue_response().await?;
-        }
-        let bytes_max = call.snapshot.config.upstream.replay_body_bytes_max;
-        call.body = body::keep(session, head.body, bytes_max, &self.budget).await?;
-        Ok(())
-    }
-
-    /// The answer says that the token is no good: waits for a newer one.
-    async fn renew(&self, call: &mut Call) -> bool {
-        let (Some(handle), Some(token)) = (&call.handle, &call.token) else { return false };
-        let Some(newer) = handle.renewed(token.generation(), call.deadline).await else {
-            return false;
-        };
-        self.metrics.retries.with_label_values(&["token_rejected"]).inc();
-        call.token = Some(newer);
-        call.replayed = true;
-        true
-    }
-}
-
-/// Why a call is not sent.
-enum Prepare {
-    /// The sidecar answers.
-    Reject(Rejection),
-    /// The caller is gone, or what it sends breaks off.
-    Fail(BError),
-}
-
-impl From<Rejection> for Prepare {
-    fn from(rejection: Rejection) -> Self {
-        Self::Reject(rejection)
-    }
-}
-
-impl From<BError> for Prepare {
-    fn from(error: BError) -> Self {
-        Self::Fail(error)
     }
 }
 
@@ -173,8 +111,8 @@ impl ProxyHttp for Sidecar {
     async fn request_filter(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
         match self.prepare(session, call).await {
             Ok(()) => Ok(false),
-            Err(Prepare::Fail(error)) => Err(error.into_down()),
-            Err(Prepare::Reject(rejection)) => {
+            Err(Unprepared::Fail(error)) => Err(error.into_down()),
+            Err(Unprepared::Reject(rejection)) => {
                 respond::reject(session, call, rejection).await?;
                 Ok(true)
             }
@@ -290,44 +228,20 @@ impl ProxyHttp for Sidecar {
         _session: &mut Session,
         _peer: &HttpPeer,
         call: &mut Call,
-        mut error: BError,
+        error: BError,
     ) -> BError {
-        tracing::warn!(
-            request_id = &*call.request_id,
-            attempt = call.attempts,
-            cause = error.etype().as_str(),
-            "no connection to the upstream"
-        );
-        let another =
-            usize::try_from(call.attempts).is_ok_and(|made| made < self.addresses.count());
-        error.set_retry(another && call.attempts < ATTEMPTS_MAX && !call.remaining().is_zero());
-        error
+        self.after_no_connection(call, error)
     }
 
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        mut error: BError,
+        error: BError,
         call: &mut Call,
         reused: bool,
     ) -> BError {
-        if *error.etype() == SEND_AGAIN {
-            return error;
-        }
-        let safe = call.body.is_at_hand(session) && call.attempts < ATTEMPTS_MAX;
-        let idempotent = session.req_header().method.is_idempotent();
-        // `ReusedOnly`: the upstream closed a pooled connection before the first byte of an answer,
-        // the usual race with its keep-alive time-out.
-        let stale = reused && matches!(error.retry, RetryType::ReusedOnly);
-        let replay = call.grant.as_ref().is_some_and(|grant| grant.rule.replay);
-        if safe && stale && (idempotent || replay) && call.rejection.is_none() {
-            self.metrics.retries.with_label_values(&["stale_connection"]).inc();
-            error.set_retry(true);
-        } else {
-            error.set_retry(false);
-        }
-        error
+        self.after_failure(session, call, error, reused)
     }
 
     async fn fail_to_proxy(

@@ -1,0 +1,80 @@
+//! Everything between a request's head and its first attempt, and between a rejected token and the
+//! next one.
+//!
+//! Nothing is sent upstream here.
+
+use http::header::HOST;
+use pingora::proxy::Session;
+use pingora::{BError, Result};
+
+use super::call::Call;
+use super::front_door::Head;
+use super::reject::Rejection;
+use super::{Sidecar, admit, body, inject};
+
+impl Sidecar {
+    /// Everything before the call may be sent, or the reason why it may not.
+    pub(super) async fn prepare(
+        &self,
+        session: &mut Session,
+        call: &mut Call,
+    ) -> Result<(), Unprepared> {
+        let raw = call.connection.as_ref().map(|connection| connection.take_head());
+        let head = admit::judge_head(&raw.unwrap_or_default(), call)?;
+        if let Some(given) = &head.request_id {
+            call.request_id = given.as_str().into();
+        }
+        // The front door let this `Host` pass: it is how the app reached us.
+        let host = session.req_header().headers.get(HOST).and_then(|host| host.to_str().ok());
+        call.caller_base = format!("http://{}", host.unwrap_or_default()).into();
+        admit::grant(&head, call)?;
+        if let Some(connection) = &call.connection {
+            connection.start_call(Some(call.deadline));
+        }
+        admit::wait_for_turn(call).await?;
+        self.take_body(session, call, &head).await?;
+        inject::strip(session.req_header_mut());
+        Ok(())
+    }
+
+    async fn take_body(&self, session: &mut Session, call: &mut Call, head: &Head) -> Result<()> {
+        if head.expects_continue {
+            session.as_downstream_mut().write_continue_response().await?;
+        }
+        let bytes_max = call.snapshot.config.upstream.replay_body_bytes_max;
+        call.body = body::keep(session, head.body, bytes_max, &self.budget).await?;
+        Ok(())
+    }
+
+    /// The answer says that the token is no good: waits for a newer one.
+    pub(super) async fn renew(&self, call: &mut Call) -> bool {
+        let (Some(handle), Some(token)) = (&call.handle, &call.token) else { return false };
+        let Some(newer) = handle.renewed(token.generation(), call.deadline).await else {
+            return false;
+        };
+        self.metrics.retries.with_label_values(&["token_rejected"]).inc();
+        call.token = Some(newer);
+        call.replayed = true;
+        true
+    }
+}
+
+/// Why a call is not sent.
+pub(super) enum Unprepared {
+    /// The sidecar answers.
+    Reject(Rejection),
+    /// The caller is gone, or what it sends breaks off.
+    Fail(BError),
+}
+
+impl From<Rejection> for Unprepared {
+    fn from(rejection: Rejection) -> Self {
+        Self::Reject(rejection)
+    }
+}
+
+impl From<BError> for Unprepared {
+    fn from(error: BError) -> Self {
+        Self::Fail(error)
+    }
+}
