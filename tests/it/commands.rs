@@ -37,7 +37,7 @@ async fn check_tells_every_mistake_with_its_place_and_exits_with_1() {
 
 #[tokio::test]
 async fn the_shipped_configurations_have_no_mistakes() {
-    for name in ["minimal", "example"] {
+    for name in ["minimal", "emulator", "example"] {
         let path = format!("{}/config/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
         let (code, out, said) = run(&["check", "--config", &path]).await;
         assert_eq!(code, Some(0), "{said}");

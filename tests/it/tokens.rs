@@ -23,6 +23,7 @@ const WORKERS: usize = 20;
 async fn no_call_fails_while_tokens_live_two_seconds() {
     let rig = Rig::builder().await.token_life(LIFE).log_level("info").start().await;
     let (made, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let files = rig.open_files();
     let began = Instant::now();
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
@@ -53,6 +54,8 @@ async fn no_call_fails_while_tokens_live_two_seconds() {
     assert_eq!(failed.load(Ordering::Relaxed), 0);
     assert!(generations >= 15, "{generations} tokens in {took:?}");
     assert_eq!(rig.emulator.anonymous(), 0);
+    // Two ends for each worker's connection, and a few for pools.
+    assert!(rig.open_files() < files + 3 * WORKERS, "{files} -> {}", rig.open_files());
     rig.finish().await;
 }
 

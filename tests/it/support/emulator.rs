@@ -125,7 +125,7 @@ impl DataPulse {
     /// The next `count` answers of the API have this status.
     pub(crate) fn answer_api(&self, code: u16, count: u32) {
         let effect = Effect::Status { code, retry_after: None };
-        assert!(self.control.fault(Fault::times(Scope::Api, effect, count)));
+        self.fault(Fault::times(Scope::Api, effect, count));
     }
 
     pub(crate) fn fail_token_endpoint(&self, code: u16) {
@@ -151,13 +151,17 @@ impl DataPulse {
         self.always(Scope::Token, Effect::ExpiresIn(value));
     }
 
+    /// Goes wrong as described.
+    pub(crate) fn fault(&self, fault: Fault) {
+        assert!(self.control.fault(fault));
+    }
+
     /// Nothing goes wrong any more.
     pub(crate) fn heal(&self) {
         self.control.heal();
     }
 
     fn always(&self, scope: Scope, effect: Effect) {
-        let fault = Fault { scope, effect, count: None, probability: None };
-        assert!(self.control.fault(fault));
+        self.fault(Fault { scope, effect, count: None, probability: None });
     }
 }

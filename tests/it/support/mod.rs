@@ -136,6 +136,12 @@ impl Rig {
         line.expect("the gauge is there").parse().expect("a number")
     }
 
+    /// Open file descriptors of the sidecar.
+    pub(crate) fn open_files(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.sidecar.id()));
+        open.expect("the sidecar runs").count()
+    }
+
     /// Resident memory of the sidecar now.
     pub(crate) fn sidecar_rss_bytes(&self) -> u64 {
         self.proc_status("VmRSS:")
