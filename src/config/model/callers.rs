@@ -18,7 +18,7 @@ pub struct Listener {
     /// What to bind: loopback addresses only, so far. `localhost` gives 127.0.0.1 and, where the
     /// machine has it, `::1`.
     pub addresses: Vec<SocketAddr>,
-    /// The index in [`Config::tenants`] of the tenant that calls here.
+    /// The index in `Config::tenants` of the tenant that calls here.
     pub tenant: usize,
     /// Lower-case `Host` names beside localhost, 127.0.0.1 and `[::1]`.
     pub allowed_hosts: Vec<String>,
@@ -64,7 +64,7 @@ pub enum ForwardedFor {
 pub struct Tenant {
     /// Unique; a metric label.
     pub name: Arc<str>,
-    /// Indices in [`Config::credentials`], least privileged first; at least one.
+    /// Indices in `Config::credentials`, least privileged first; at least one.
     pub credentials: Vec<usize>,
 }
 
@@ -79,7 +79,7 @@ pub struct Rule {
     pub path: PathPattern,
     /// What it says.
     pub action: Action,
-    /// In place of [`Upstream::request_timeout`].
+    /// In place of `Upstream::request_timeout`.
     pub request_timeout: Option<Duration>,
     /// Whether a call may be sent again after a 401.
     pub replay: bool,

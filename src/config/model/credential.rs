@@ -42,7 +42,7 @@ pub struct Credential {
     pub name: Arc<str>,
     /// What it may do.
     pub level: Level,
-    /// A name in [`Config::quotas`]; without one it is not shaped.
+    /// A name in `Config::quotas`; without one it is not shaped.
     pub quota: Option<Arc<str>>,
     /// Whether start-up waits for it.
     pub required: bool,
