@@ -20,6 +20,12 @@ impl Backoff {
         Self { base, cap, failures: 0 }
     }
 
+    /// As if there had been so many failures already.
+    #[must_use]
+    pub const fn after(self, failures: u32) -> Self {
+        Self { failures, ..self }
+    }
+
     /// Counts a failure and draws the wait that follows it.
     pub fn next_wait(&mut self) -> Duration {
         let bound = self.bound();

@@ -55,6 +55,28 @@ pub enum Denial {
     },
 }
 
+impl Denial {
+    /// Who called.
+    #[must_use]
+    pub const fn tenant(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Unconfigured => None,
+            Self::LevelNotGranted { tenant, .. } | Self::DeniedByPolicy { tenant, .. } => {
+                Some(tenant)
+            }
+        }
+    }
+
+    /// The rule that matched.
+    #[must_use]
+    pub const fn rule(&self) -> Option<&Arc<Rule>> {
+        match self {
+            Self::Unconfigured => None,
+            Self::LevelNotGranted { rule, .. } | Self::DeniedByPolicy { rule, .. } => Some(rule),
+        }
+    }
+}
+
 impl Access {
     /// What `config` says.
     #[must_use]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Life;
 use crate::backoff::Backoff;
+use crate::retry_after::RETRY_AFTER_MAX;
 
 /// The longest that a call waits for a token, and, while calls wait, the longest between two tries.
 pub(super) const HOLD: Duration = Duration::from_secs(2);
@@ -16,8 +17,6 @@ pub(super) const HOLD: Duration = Duration::from_secs(2);
 const CALL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Between two refreshes that rejected tokens cause.
 const FORCED_INTERVAL_MIN: Duration = Duration::from_secs(10);
-/// The longest `Retry-After` of an issuer that is believed.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 /// The shortest life that is believed.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 /// The longest life that is believed.

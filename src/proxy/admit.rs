@@ -26,10 +26,17 @@ pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
     };
     let snapshot = Arc::clone(&call.snapshot);
     let decided = snapshot.access.decide(tenant, &head.method, head.target.segments());
-    let grant = decided.map_err(|denial| match denial {
-        Denial::Unconfigured | Denial::LevelNotGranted { .. } => Rejection::LevelNotGranted,
-        Denial::DeniedByPolicy { .. } => Rejection::DeniedByPolicy,
-    })?;
+    let grant = match decided {
+        Ok(grant) => grant,
+        Err(denial) => {
+            let rejection = match denial {
+                Denial::Unconfigured | Denial::LevelNotGranted { .. } => Rejection::LevelNotGranted,
+                Denial::DeniedByPolicy { .. } => Rejection::DeniedByPolicy,
+            };
+            call.denial = Some(denial);
+            return Err(rejection);
+        }
+    };
     if let Some(timeout) = grant.rule.request_timeout {
         call.deadline = call.started_at + timeout;
     }

@@ -15,8 +15,8 @@ use super::connection::Connection;
 use super::gauge::InFlight;
 use super::live::Snapshot;
 use super::reject::Rejection;
-use crate::access::Grant;
-use crate::config::model::Listener;
+use crate::access::{Denial, Grant};
+use crate::config::model::{Listener, Rule};
 use crate::credential::{AccessToken, CredentialHandle};
 use crate::shaping::Place;
 use crate::telemetry::trace;
@@ -40,6 +40,8 @@ pub struct Call {
     pub(super) caller_base: Box<str>,
     /// What the policy said.
     pub(super) grant: Option<Grant>,
+    /// What the policy said where it did not grant.
+    pub(super) denial: Option<Denial>,
     /// The credential that was chosen.
     pub(super) handle: Option<CredentialHandle>,
     /// The token of the next or current attempt.
@@ -52,6 +54,12 @@ pub struct Call {
     pub(super) attempts: u32,
     /// Whether a 401 was already answered with a newer token.
     pub(super) replayed: bool,
+    /// Whether it was already sent again after a 502, 503 or 504.
+    pub(super) retried: bool,
+    /// Attempts that got no connection.
+    pub(super) unconnected: u32,
+    /// Waited before the next attempt.
+    pub(super) pause: Duration,
     /// When the last attempt's head was written.
     pub(super) sent_at: Option<Instant>,
     /// How long the call waited for a token.
@@ -94,12 +102,16 @@ impl Call {
             request_id: trace::new_request_id().into(),
             caller_base: Box::default(),
             grant: None,
+            denial: None,
             handle: None,
             token: None,
             place: None,
             body: KeptBody::default(),
             attempts: 0,
             replayed: false,
+            retried: false,
+            unconnected: 0,
+            pause: Duration::ZERO,
             sent_at: None,
             token_wait: Duration::ZERO,
             rejection: None,
@@ -111,6 +123,24 @@ impl Call {
     pub(super) fn listener(&self) -> Option<&Listener> {
         let connection = self.connection.as_ref()?;
         self.snapshot.config.listeners.get(connection.listener)
+    }
+
+    /// Whose call it is, once that is decided.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        match (&self.grant, &self.denial) {
+            (Some(grant), _) => Some(&grant.tenant),
+            (None, Some(denial)) => denial.tenant().map(|tenant| &**tenant),
+            (None, None) => None,
+        }
+    }
+
+    /// Which line of the policy decided, once one has.
+    pub(super) fn rule(&self) -> Option<&Rule> {
+        match (&self.grant, &self.denial) {
+            (Some(grant), _) => Some(&grant.rule),
+            (None, Some(denial)) => denial.rule().map(|rule| &**rule),
+            (None, None) => None,
+        }
     }
 
     /// What the deadline leaves, from now.

@@ -20,6 +20,7 @@ mod judge;
 mod answer;
 mod respond;
 mod retry;
+mod budget;
 mod observe;
 mod listener;
 
@@ -29,6 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -42,8 +44,9 @@ pub use live::{Live, Snapshot};
 pub use upstream::Addresses;
 
 use body::Budget;
+use budget::RetryBudget;
 use connection::Connection;
-use judge::{Attempt, Verdict};
+use judge::Verdict;
 use prepare::Unprepared;
 use reject::Rejection;
 
@@ -52,9 +55,6 @@ use crate::telemetry::Metrics;
 
 /// A caller's idle connection is kept this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// The answer asks for another attempt. Made in `upstream_response_filter`, read in
-/// `error_while_proxy`, seen by nobody else.
-const SEND_AGAIN: ErrorType = ErrorType::Custom("SendAgain");
 /// The sidecar answers the call itself: the reason is in the [`Call`].
 const REJECTED: ErrorType = ErrorType::Custom("Rejected");
 
@@ -66,7 +66,8 @@ pub struct Sidecar {
     authority: HeaderValue,
     gauge: Gauge,
     metrics: Metrics,
-    budget: Budget,
+    kept: Budget,
+    budget: Arc<Mutex<RetryBudget>>,
 }
 
 impl Sidecar {
@@ -79,7 +80,8 @@ impl Sidecar {
         gauge: Gauge,
         metrics: Metrics,
     ) -> Self {
-        Self { live, addresses, authority, gauge, metrics, budget: Budget::default() }
+        let budget = Arc::new(Mutex::new(RetryBudget::new(Instant::now())));
+        Self { live, addresses, authority, gauge, metrics, kept: Budget::default(), budget }
     }
 }
 
@@ -88,6 +90,7 @@ impl ProxyHttp for Sidecar {
     type CTX = Call;
 
     fn new_ctx(&self) -> Call {
+        self.budget.lock().call(Instant::now());
         Call::new(self.live.load(), self.gauge.enter())
     }
 
@@ -124,6 +127,7 @@ impl ProxyHttp for Sidecar {
         _session: &mut Session,
         call: &mut Call,
     ) -> Result<Box<HttpPeer>> {
+        tokio::time::sleep(std::mem::take(&mut call.pause)).await;
         call.attempts += 1;
         call.body.rewind();
         let Some(address) = self.addresses.next(call.deadline).await else {
@@ -181,10 +185,7 @@ impl ProxyHttp for Sidecar {
         if Call::is_final(response) {
             observe::observe_upstream(call, &self.metrics);
         }
-        let replay = call.grant.as_ref().is_some_and(|grant| grant.rule.replay);
-        let replayable = replay && call.body.is_at_hand(session);
-        let attempt = Attempt { replayed: call.replayed, replayable };
-        match judge::judge(response.status, attempt) {
+        match judge::judge(response.status, Self::attempt(session, call)) {
             Verdict::Pass => Ok(()),
             Verdict::Invalid => respond::fail(call, Rejection::UpstreamInvalid),
             Verdict::PassAndRefresh => {
@@ -193,12 +194,11 @@ impl ProxyHttp for Sidecar {
                 }
                 Ok(())
             }
-            Verdict::Refresh if self.renew(call).await => {
-                let mut again = Error::new_up(SEND_AGAIN);
-                again.set_retry(true);
-                Err(again)
+            Verdict::Refresh if self.renew(call).await => Self::send_again(),
+            Verdict::Retry(unwell) if self.retry_unwell(call, response, unwell) => {
+                Self::send_again()
             }
-            Verdict::Refresh => Ok(()),
+            Verdict::Refresh | Verdict::Retry(_) => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::telemetry::{Metrics, audit};
 pub(super) fn observe(session: &Session, call: &Call, metrics: &Metrics) {
     let status = session.response_written().map_or(0, |written| written.status.as_u16());
     let method = method_label(&session.req_header().method);
-    let tenant = call.grant.as_ref().map_or("", |grant| &*grant.tenant);
+    let tenant = call.tenant().unwrap_or_default();
     let credential = call.handle.as_ref().map_or("", |handle| &**handle.name());
     let duration = call.started_at.elapsed();
     let labels = [tenant, credential, method, status_label(status)];
@@ -27,7 +27,7 @@ pub(super) fn observe(session: &Session, call: &Call, metrics: &Metrics) {
         credential,
         fingerprint: call.token.as_ref().map_or("", |token| token.fingerprint()),
         method,
-        rule: call.grant.as_ref().map_or("", |grant| &*grant.rule.name),
+        rule: call.rule().map_or("", |rule| &*rule.name),
         status,
         code: call.rejection.as_ref().map_or("", |rejection| rejection.code()),
         attempts: call.attempts,

@@ -42,7 +42,7 @@ impl Sidecar {
             session.as_downstream_mut().write_continue_response().await?;
         }
         let bytes_max = call.snapshot.config.upstream.replay_body_bytes_max;
-        call.body = body::keep(session, head.body, bytes_max, &self.budget).await?;
+        call.body = body::keep(session, head.body, bytes_max, &self.kept).await?;
         Ok(())
     }
 

@@ -1,29 +1,100 @@
-//! Which failures of an attempt are worth another one. The answer's own wishes (a rejected token) are
-//! judged in `judge.rs`.
+//! Which failures of an attempt are worth another one, and how long to wait for it.
 //!
-//! A request that the upstream may have acted on is never sent again.
+//! A request that the upstream may have acted on is only sent again where that does no harm, and an
+//! upstream in trouble is not met with twice the load: see `budget.rs`. A rejected token is no
+//! failure and has its own way (`prepare.rs`).
 
+use std::time::Duration;
+
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use pingora::{BError, RetryType};
+use pingora::{BError, Error, ErrorType, Result, RetryType};
+use tokio::time::Instant;
 
+use super::Sidecar;
 use super::call::Call;
-use super::{SEND_AGAIN, Sidecar};
+use super::judge::{Again, Attempt, Unwell};
+use crate::backoff::Backoff;
+use crate::{clock, retry_after};
 
+/// The answer asks for another attempt. Made in `upstream_response_filter`, read in
+/// `error_while_proxy`, seen by nobody else.
+const SEND_AGAIN: ErrorType = ErrorType::Custom("SendAgain");
 /// Attempts upstream for one call, all reasons together.
-const ATTEMPTS_MAX: u32 = 6;
+const ATTEMPTS_MAX: u32 = 16;
+/// Bounds the first wait after a connection could not be had, and after an unwell answer.
+const WAIT_FIRST: Duration = Duration::from_millis(100);
+/// Bounds every wait.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// What a call has to have left for an attempt, beside the wait.
+const ATTEMPT_MIN: Duration = Duration::from_millis(50);
 
 impl Sidecar {
-    /// No byte was sent: another address of the upstream may do.
-    pub(super) fn after_no_connection(&self, call: &Call, mut error: BError) -> BError {
+    /// Ends the attempt so that pingora makes another one.
+    ///
+    /// # Errors
+    /// Always: pingora knows no other way.
+    pub(super) fn send_again<T>() -> Result<T> {
+        let mut again = Error::new_up(SEND_AGAIN);
+        again.set_retry(true);
+        Err(again)
+    }
+
+    /// What `judge.rs` has to know of the attempt.
+    pub(super) fn attempt(session: &Session, call: &Call) -> Attempt {
+        let request = session.req_header();
+        let replay = call.grant.as_ref().is_some_and(|grant| grant.rule.replay);
+        let again = if !replay || !call.body.is_at_hand(session) {
+            Again::Never
+        } else if request.method.is_idempotent() || request.headers.contains_key("idempotency-key")
+        {
+            Again::Harmless
+        } else {
+            Again::Unheard
+        };
+        Attempt { again, replayed: call.replayed, retried: call.retried }
+    }
+
+    /// The upstream is unwell: whether the call waits and is sent once more.
+    pub(super) fn retry_unwell(
+        &self,
+        call: &mut Call,
+        response: &ResponseHeader,
+        unwell: Unwell,
+    ) -> bool {
+        let asked = retry_after::parse(&response.headers, clock::wall());
+        let wait = asked.unwrap_or_else(|| Backoff::new(WAIT_FIRST, WAIT_MAX).next_wait());
+        let again = self.may_wait(call, wait) && self.may_retry();
+        if again {
+            self.metrics.retries.with_label_values(&[unwell.as_str()]).inc();
+            call.retried = true;
+            call.pause = wait;
+        }
+        again
+    }
+
+    /// No byte was sent: the next address in turn may do, or the same one a moment later.
+    pub(super) fn after_no_connection(&self, call: &mut Call, mut error: BError) -> BError {
         tracing::warn!(
             request_id = &*call.request_id,
             attempt = call.attempts,
             cause = error.etype().as_str(),
             "no connection to the upstream"
         );
-        let made = usize::try_from(call.attempts).unwrap_or(usize::MAX);
-        let another = made < self.addresses.count() && call.attempts < ATTEMPTS_MAX;
-        error.set_retry(another && !call.remaining().is_zero());
+        call.unconnected += 1;
+        let turns = u32::try_from(self.addresses.count()).unwrap_or(u32::MAX);
+        // Each address is tried at once; then it is time to wait.
+        let wait = match call.unconnected.checked_sub(turns) {
+            None => Duration::ZERO,
+            Some(rounds) => Backoff::new(WAIT_FIRST, WAIT_MAX).after(rounds).next_wait(),
+        };
+        let retries = call.snapshot.config.upstream.retries;
+        let again = call.unconnected <= retries && self.may_wait(call, wait) && self.may_retry();
+        if again {
+            self.metrics.retries.with_label_values(&["no_connection"]).inc();
+            call.pause = wait;
+        }
+        error.set_retry(again);
         error
     }
 
@@ -42,14 +113,23 @@ impl Sidecar {
         // the usual race with its keep-alive time-out. Whether it acted on the request cannot be
         // known for certain: `replay: never` turns this off where that matters.
         let stale = reused && matches!(error.retry, RetryType::ReusedOnly);
-        let replay = call.grant.as_ref().is_some_and(|grant| grant.rule.replay);
-        let repeatable = session.req_header().method.is_idempotent() || replay;
-        let at_hand = call.body.is_at_hand(session) && call.attempts < ATTEMPTS_MAX;
-        let again = stale && repeatable && at_hand && call.rejection.is_none();
+        let again = stale
+            && Self::attempt(session, call).again != Again::Never
+            && call.rejection.is_none()
+            && call.attempts < ATTEMPTS_MAX
+            && !call.remaining().is_zero();
         if again {
             self.metrics.retries.with_label_values(&["stale_connection"]).inc();
         }
         error.set_retry(again);
         error
+    }
+
+    fn may_wait(&self, call: &Call, wait: Duration) -> bool {
+        call.attempts < ATTEMPTS_MAX && wait.saturating_add(ATTEMPT_MIN) < call.remaining()
+    }
+
+    fn may_retry(&self) -> bool {
+        self.budget.lock().retry(Instant::now())
     }
 }

@@ -144,6 +144,12 @@ async fn each_call_has_an_audit_line_and_no_secret_in_it() {
     ] {
         assert_eq!(line[field], want, "{line}");
     }
+    let denied = rig.client.post(rig.url("/auth/refresh")).header("x-request-id", "denied");
+    assert_eq!(denied.send().await.unwrap().status(), 403);
+    let refused = rig.sidecar.stdout.line(|line| line.contains("\"denied\"")).await;
+    let refused: Value = serde_json::from_str(&refused).unwrap();
+    assert_eq!(refused["rule"], "default:refresh", "{refused}");
+    assert_eq!(refused["tenant"], "default", "{refused}");
     assert!(line["token"].as_str().is_some_and(|print| !print.is_empty()), "{line}");
     assert!(!line.to_string().contains("q=1"), "{line}");
     rig.finish().await;

@@ -19,6 +19,8 @@ pub struct Upstream {
     pub request_timeout: Duration,
     /// Between two pieces of a body, either way.
     pub idle_timeout: Duration,
+    /// How often a call is tried again after a connection could not be had, 0 to 10.
+    pub retries: u32,
     /// Bodies with a `Content-Length` up to this many bytes are kept to be sent again.
     pub replay_body_bytes_max: usize,
     /// Which protocol is spoken upstream.

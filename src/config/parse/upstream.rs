@@ -9,6 +9,7 @@ use crate::config::raw::{self, Raw, Size};
 
 /// What all kept bodies together may take, in bytes; one body cannot take more.
 const REPLAY_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const RETRIES_MAX: u32 = 10;
 const BASE_URL: &str = "https://api.datapulse.ai";
 const TOKEN_URL: &str = "https://auth.datapulse.ai/oauth/token";
 
@@ -23,6 +24,10 @@ impl Checker<'_> {
         if replay_body > REPLAY_BODY_BYTES_MAX {
             self.error("upstream.replay_body", "is at most 64MiB, which all calls share");
         }
+        let retries = written.retries.unwrap_or(3);
+        if retries > RETRIES_MAX {
+            self.error("upstream.retries", "is at most 10: each one is a wait for the caller");
+        }
         let ca_file = self.file("upstream.ca_file", written.ca_file.as_deref());
         let connect_timeout = self.timeout("upstream.connect_timeout", written.connect_timeout, 5);
         let request_timeout = self.timeout("upstream.request_timeout", written.request_timeout, 30);
@@ -33,6 +38,7 @@ impl Checker<'_> {
             connect_timeout: connect_timeout?,
             request_timeout: request_timeout?,
             idle_timeout: idle_timeout?,
+            retries,
             replay_body_bytes_max: replay_body,
             http2: written.http2.unwrap_or(Http2::Auto),
         })

@@ -35,7 +35,6 @@ pub const NOT_YET: &[&str] = &[
     "listeners[].socket_mode",
     "listeners[].tls",
     "upstream.client_cert",
-    "upstream.retries",
     "auth.authorize_url",
     "auth.redirect_uri",
     "stores",

@@ -3,17 +3,16 @@
 //! No body, header or URL is kept in an error: any of them may hold a secret.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::header;
 use serde::Deserialize;
 
-use super::super::schedule::{RETRY_AFTER_MAX, life};
+use super::super::schedule::life;
 use super::super::{MintError, Minted};
-use crate::clock;
 use crate::config::model::{Auth, TokenRequest};
 use crate::secret::SecretValue;
 use crate::tls::{ANSWER_BYTES_MAX, ReadError, read_capped};
+use crate::{clock, retry_after};
 
 /// The largest access token that is taken, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -56,7 +55,7 @@ impl TokenEndpoint {
         if status.is_redirection() {
             return Err(MintError::Redirected { status: status.as_u16() });
         }
-        let retry_after = retry_after(response.headers());
+        let retry_after = retry_after::parse(response.headers(), clock::wall());
         let body = read_capped(response, ANSWER_BYTES_MAX).await.map(SecretValue::new);
         if status != http::StatusCode::OK {
             let code = body.ok().and_then(|body| error_code(&body));
@@ -123,14 +122,4 @@ fn error_code(body: &SecretValue) -> Option<&'static str> {
     }
     let refusal: Refusal = serde_json::from_slice(body.expose()).ok()?;
     ERROR_CODES.into_iter().find(|code| *code == refusal.error)
-}
-
-/// RFC 9110 section 10.2.3: seconds, or a date; at most 15 min are believed.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(clock::wall()).ok()?,
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
 }

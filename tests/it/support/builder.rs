@@ -56,6 +56,11 @@ impl Builder {
         self.dir.path()
     }
 
+    /// The emulator's port.
+    pub(crate) const fn upstream_port(&self) -> u16 {
+        self.emulator.address().port()
+    }
+
     /// The emulator's routes, to be served in another way.
     pub(crate) fn router(&self) -> Router {
         self.emulator.router()

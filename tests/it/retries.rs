@@ -1,0 +1,103 @@
+//! Promise: a call that the upstream could not take is tried again where that does no harm, and an
+//! upstream in trouble does not get twice the load.
+
+use std::time::Duration;
+
+use datapulse_sidecar::emulator::{Effect, Fault, Scope};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use crate::support::{Rig, read_head};
+
+#[tokio::test]
+async fn an_unwell_answer_is_tried_once_more_where_that_does_no_harm() {
+    for (method, key, code, failures, want) in [
+        ("GET", None, 503, 1, 200),
+        ("GET", None, 502, 1, 200),
+        ("GET", None, 504, 1, 200),
+        ("GET", None, 503, 2, 503),
+        ("GET", None, 500, 1, 500),
+        ("PUT", None, 503, 1, 200),
+        ("POST", None, 503, 1, 503),
+        ("POST", Some("k1"), 503, 1, 200),
+    ] {
+        let rig = Rig::start().await;
+        rig.emulator.answer_api(code, failures);
+        let method: reqwest::Method = method.parse().unwrap();
+        let mut call = rig.client.request(method.clone(), rig.url("/v1/echo")).body("x");
+        if method == reqwest::Method::GET {
+            call = rig.client.get(rig.url("/v1/echo"));
+        }
+        if let Some(key) = key {
+            call = call.header("Idempotency-Key", key);
+        }
+        let status = call.send().await.unwrap().status().as_u16();
+        assert_eq!(status, want, "{method} {key:?} after {failures} times {code}");
+        rig.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_does_not_fit_is_not_waited_for() {
+    let rig = Rig::builder().await.config("upstream: {request_timeout: 5s}\n").start().await;
+    let effect =
+        |seconds: &str| Effect::Status { code: 503, retry_after: Some(seconds.to_owned()) };
+    rig.emulator.fault(Fault::times(Scope::Api, effect("60"), 1));
+    let answer = rig.get("/v1/datasets").await;
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["retry-after"]),
+        (503, &"60".parse().unwrap())
+    );
+    assert_eq!(rig.emulator.api_requests(), 1);
+    rig.emulator.fault(Fault::times(Scope::Api, effect("1"), 1));
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_gets_a_tenth_more_and_not_twice_the_load() {
+    let rig = Rig::builder().await.log_level("info").start().await;
+    rig.emulator.answer_api(503, 10_000);
+    for _ in 0..300 {
+        assert_eq!(rig.get("/v1/datasets").await.status(), 503);
+    }
+    let arrived = rig.emulator.api_requests();
+    println!("300 calls made {arrived} requests");
+    // A tenth of 300, one for each second of the window, and as many again should the window move.
+    assert!((301..=380).contains(&arrived), "{arrived}");
+    rig.finish().await;
+}
+
+/// `localhost` has two addresses, and the emulator listens on one of them.
+#[tokio::test]
+async fn one_dead_address_of_two_costs_no_call() {
+    let builder = Rig::builder().await;
+    let yaml =
+        format!("upstream: {{base_url: \"http://localhost:{}\"}}\n", builder.upstream_port());
+    let rig = builder.config(&yaml).start().await;
+    for number in 0..20 {
+        assert_eq!(rig.get("/v1/datasets").await.status(), 200, "call {number}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_waits_out_an_upstream_that_restarts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let rig =
+        Rig::builder().await.upstream(address).config("upstream: {retries: 10}\n").start().await;
+    let restart = async {
+        rig.log("no connection to the upstream").await;
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        stream
+    };
+    let call = tokio::time::timeout(Duration::from_secs(30), rig.get("/v1/datasets"));
+    let (answer, _stream) = tokio::join!(call, restart);
+    assert_eq!(answer.unwrap().status(), 200);
+    rig.finish().await;
+}
