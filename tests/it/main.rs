@@ -15,6 +15,7 @@ mod front_door;
 mod bodies;
 mod tokens;
 mod hostile_upstream;
+mod secrets;
 mod retries;
 mod tls;
 mod life_cycle;

@@ -1,0 +1,60 @@
+//! Promise: a secret that is not there yet, or cannot work, costs its own calls and nothing else, and
+//! the reason is told without the value.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::support::{CANARY, Rig};
+
+/// What is done to the file that should hold a key.
+fn spoil(path: &Path, how: &str) {
+    std::fs::remove_file(path).unwrap();
+    match how {
+        "absent" => {}
+        "empty" => std::fs::write(path, "").unwrap(),
+        "only a line end" => std::fs::write(path, "\n").unwrap(),
+        "unreadable" => std::fs::create_dir(path).unwrap(),
+        "too large" => std::fs::write(path, CANARY.repeat(10_000)).unwrap(),
+        "a line break inside" => std::fs::write(path, format!("{CANARY}\n{CANARY}")).unwrap(),
+        "not ASCII" => std::fs::write(path, format!("{CANARY}\u{e9}")).unwrap(),
+        other => panic!("unknown: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_work_costs_only_its_own_calls_and_heals() {
+    for (how, told) in [
+        ("absent", "there is no such secret"),
+        ("empty", "empty"),
+        ("only a line end", "empty"),
+        ("unreadable", "regular file"),
+        ("too large", "64 KiB"),
+        ("a line break inside", "line break"),
+        ("not ASCII", "ASCII"),
+    ] {
+        let builder = Rig::builder().await;
+        let key = builder.dir().join("reader");
+        let good = std::fs::read(&key).unwrap();
+        spoil(&key, how);
+        let rig = builder.unready().start().await;
+        let answer = rig.get("/v1/datasets").await;
+        assert_eq!(answer.status(), 503, "{how}");
+        assert_eq!(
+            answer.headers()["x-datapulse-sidecar-error"],
+            "credential_unavailable",
+            "{how}"
+        );
+        assert_eq!(rig.get("/v1/pipelines").await.status(), 200, "{how}: another credential");
+        let status = rig.status(&[]).await;
+        assert!(status.replace('\n', " ").contains("pending"), "{how}: {status}");
+        let json = rig.status(&["--json"]).await;
+        assert!(json.contains(told), "{how}: {told:?} is not in {json}");
+        if how == "unreadable" {
+            std::fs::remove_dir(&key).unwrap();
+        }
+        std::fs::write(&key, &good).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        rig.eventually("/v1/datasets", 200).await;
+        rig.finish().await;
+    }
+}
