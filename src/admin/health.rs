@@ -1,7 +1,7 @@
-//! `/livez`, `/startupz`, `/readyz` and `/metrics`.
+//! `/livez`, `/startupz`, `/readyz`, `/readyz/credentials` and `/metrics`.
 //!
 //! Liveness depends on nothing outside the process; readiness does not flip because a store or an
-//! authorization server is down.
+//! authorization server is down, unless somebody asks for just that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +107,7 @@ pub async fn serve_health(socket: TcpListener, health: Health, stop: watch::Rece
         .route("/livez", get(|| async { "ok\n" }))
         .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
+        .route("/readyz/credentials", get(readyz_credentials))
         .route("/metrics", get(metrics))
         .with_state(health);
     serve::serve(socket, router, LIMITS, stop).await;
@@ -124,6 +125,22 @@ async fn readyz(State(health): State<Health>) -> Response {
         Phase::Ready => "ready\n".into_response(),
         phase => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", phase.as_str())).into_response(),
     }
+}
+
+/// For whoever wants to gate on it: 503 unless each `required` credential is usable now.
+async fn readyz_credentials(State(health): State<Health>) -> Response {
+    let snapshot = health.live.load();
+    let missing: Vec<&str> = snapshot
+        .credentials
+        .required()
+        .filter(|handle| handle.current().is_none())
+        .map(|handle| &**handle.name())
+        .collect();
+    if missing.is_empty() {
+        return "usable\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not usable: {}\n", missing.join(", ")))
+        .into_response()
 }
 
 async fn metrics(State(health): State<Health>) -> Response {

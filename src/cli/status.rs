@@ -1,6 +1,9 @@
 //! `status`: a running sidecar as a table.
 
+use std::time::Duration;
+
 use comfy_table::{Table, presets};
+use tokio::time::interval;
 
 use super::{Failure, runtime, say};
 use crate::admin::Report;
@@ -19,23 +22,46 @@ pub(super) struct Args {
     /// Prints the JSON as it came.
     #[arg(long)]
     json: bool,
+    /// Shows it anew each second until Ctrl-C.
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
 }
 
+/// How often `--watch` asks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Clears the terminal: cursor home, erase below (ECMA-48).
+const CLEAR: &str = "\u{1b}[H\u{1b}[J";
+
 pub(super) fn status(args: &Args) -> Result<(), Failure> {
-    let text = runtime(1)?.block_on(fetch(&args.admin)).map_err(|cause| {
+    runtime(1)?.block_on(async {
+        if !args.watch {
+            say(&show(args).await?);
+            return Ok(());
+        }
+        let mut tick = interval(WATCH_INTERVAL);
+        loop {
+            tick.tick().await;
+            // A sidecar that restarts is worth watching, too.
+            let shown = show(args).await.unwrap_or_else(|failure| failure.text);
+            say(&format!("{CLEAR}{shown}"));
+        }
+    })
+}
+
+/// The status as it is to be printed.
+async fn show(args: &Args) -> Result<String, Failure> {
+    let text = fetch(&args.admin).await.map_err(|cause| {
         Failure::failed(format!(
             "no status from {}: {cause}; is the sidecar running, and is --admin its admin.listen?",
             args.admin
         ))
     })?;
     if args.json {
-        say(&text);
-        return Ok(());
+        return Ok(text);
     }
     let report: Report = serde_json::from_str(&text)
         .map_err(|error| Failure::failed(format!("the answer is no sidecar's status: {error}")))?;
-    say(&table(&report));
-    Ok(())
+    Ok(table(&report))
 }
 
 async fn fetch(admin: &str) -> Result<String, String> {
@@ -88,5 +114,5 @@ fn table(report: &Report) -> String {
 }
 
 fn seconds(seconds: u64) -> String {
-    humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }

@@ -122,6 +122,10 @@ async fn metrics_and_status_tell_the_state_of_each_credential() {
     for word in ["reader", "etl", "fresh", "read_only"] {
         assert!(table.contains(word), "{table}");
     }
+    let admin = rig.admin_url("");
+    let watching = Process::sidecar(&["status", "--watch", "--admin", &admin]);
+    let cleared = |line: &String| line.contains("\u{1b}[H\u{1b}[J") && line.contains("ready");
+    watching.stdout.until(|lines| lines.iter().filter(|line| cleared(line)).count() >= 2).await;
     let rebound = rig.client.get(rig.admin_url("/status")).header("host", "evil.example");
     assert_eq!(rebound.send().await.unwrap().status(), 421);
     rig.finish().await;

@@ -85,10 +85,13 @@ async fn without_the_authorization_server_calls_get_503_until_it_comes() {
     let problem: serde_json::Value = answer.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().contains("etl"), "{problem}");
     assert_eq!(rig.emulator.api_requests(), 0, "nothing is sent anonymously");
+    let (ready, why) = rig.health("/readyz/credentials").await;
+    assert_eq!((ready, why.as_str()), (503, "not usable: etl\n"));
     // A credential that needs no authorization server is not held up by one that does.
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
     rig.emulator.heal();
     rig.eventually("/v1/pipelines", 200).await;
+    assert_eq!(rig.health("/readyz/credentials").await.0, 200);
     assert_eq!(rig.emulator.anonymous(), 0);
     rig.finish().await;
 }

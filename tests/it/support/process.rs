@@ -24,14 +24,18 @@ impl Output {
         Arc::clone(&self.0.borrow())
     }
 
-    /// The first line that satisfies `wanted`, waiting for it.
-    pub(crate) async fn line(&self, wanted: impl Fn(&str) -> bool) -> String {
+    /// The lines once they satisfy `wanted`.
+    pub(crate) async fn until(&self, wanted: impl Fn(&[String]) -> bool) -> Arc<Vec<String>> {
         let mut lines = self.0.clone();
-        let found = lines.wait_for(|lines| lines.iter().any(|line| wanted(line)));
-        let lines = match timeout(PATIENCE, found).await {
+        match timeout(PATIENCE, lines.wait_for(|lines| wanted(lines))).await {
             Ok(Ok(lines)) => Arc::clone(&lines),
             _ => panic!("no such line came; there was:\n{}", self.lines().join("\n")),
-        };
+        }
+    }
+
+    /// The first line that satisfies `wanted`, waiting for it.
+    pub(crate) async fn line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let lines = self.until(|lines| lines.iter().any(|line| wanted(line))).await;
         lines.iter().find(|line| wanted(line)).expect("it was waited for").clone()
     }
 }
