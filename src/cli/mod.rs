@@ -5,9 +5,11 @@
 
 mod run;
 mod check;
+mod explain;
 mod status;
 mod emulator;
 mod demo;
+mod completions;
 mod signals;
 
 use std::path::PathBuf;
@@ -46,6 +48,11 @@ enum Command {
     /// Exit code 0: no mistake, 1: mistakes, 2: no readable file.
     /// Example: `datapulse-sidecar check --config config/example.yaml`
     Check,
+    /// Tells what would become of a call: the level it needs, its credential, its quota
+    ///
+    /// Nothing is sent, and no secret is read. Exit code 1: it would be refused.
+    /// Example: `datapulse-sidecar explain GET /v1/datasets --tenant billing`
+    Explain(explain::Args),
     /// Shows a running sidecar as a table
     ///
     /// Example: `datapulse-sidecar status --admin http://127.0.0.1:9465`
@@ -62,6 +69,10 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar demo --exit`
     Demo(demo::Args),
+    /// Prints a completion script for a shell
+    ///
+    /// Example: `datapulse-sidecar completions bash > /etc/bash_completion.d/datapulse-sidecar`
+    Completions(completions::Args),
 }
 
 /// A command that could not do what it was asked for.
@@ -96,6 +107,7 @@ pub fn main() -> ExitCode {
     let done = match args.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&args.config),
         Command::Check => check::check(&args.config),
+        Command::Explain(explain) => explain::explain(&args.config, &explain),
         Command::Status(status) => status::status(&status),
         Command::Schema => {
             say(&config::schema());
@@ -103,6 +115,7 @@ pub fn main() -> ExitCode {
         }
         Command::Emulator(emulator) => emulator::emulator(emulator),
         Command::Demo(demo) => demo::demo(&demo),
+        Command::Completions(completions) => completions::completions(&completions),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

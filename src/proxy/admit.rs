@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::front_door::{self, Head};
 use super::reject::Rejection;
-use crate::access::Denial;
 use crate::credential::{Unavailable, UnavailableReason};
 
 /// Reads the head strictly.
@@ -26,10 +25,7 @@ pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
     };
     let snapshot = Arc::clone(&call.snapshot);
     let decided = snapshot.access.decide(tenant, &head.method, head.target.segments());
-    let grant = decided.map_err(|denial| match denial {
-        Denial::Unconfigured | Denial::LevelNotGranted { .. } => Rejection::LevelNotGranted,
-        Denial::DeniedByPolicy { .. } => Rejection::DeniedByPolicy,
-    })?;
+    let grant = decided.map_err(|denial| Rejection::from(&denial))?;
     if let Some(timeout) = grant.rule.request_timeout {
         call.deadline = call.started_at + timeout;
     }
