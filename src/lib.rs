@@ -6,6 +6,7 @@
 pub mod secret;
 pub mod clock;
 pub mod backoff;
+pub mod os;
 pub mod serve;
 pub mod config;
 pub mod telemetry;

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Failure, load, say};
+use super::{Failure, load, say, tenant_of};
 use crate::access::{Access, Denial, Grant};
 use crate::config::Config;
 use crate::config::model::{Action, Methods, Rule};
@@ -38,29 +38,6 @@ pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
 fn refused(rejection: &Rejection) -> Failure {
     let (status, code) = (rejection.status().as_u16(), rejection.code());
     Failure::failed(format!("refused with {status} {code}: {}", rejection.detail()))
-}
-
-fn tenant_of(config: &Config, given: Option<&str>) -> Result<usize, Failure> {
-    let names = || {
-        let names: Vec<&str> = config.tenants.iter().map(|tenant| &*tenant.name).collect();
-        names.join(", ")
-    };
-    match given {
-        Some(given) => {
-            let found = config.tenants.iter().position(|tenant| &*tenant.name == given);
-            found.ok_or_else(|| {
-                Failure::unusable(format!(
-                    "there is no such tenant; --tenant is one of: {}",
-                    names()
-                ))
-            })
-        }
-        None if config.tenants.len() == 1 => Ok(0),
-        None => Err(Failure::unusable(format!(
-            "it depends on who calls: give --tenant, one of: {}",
-            names()
-        ))),
-    }
 }
 
 fn lines(config: &Config, tenant: &str, decided: Result<&Grant, &Denial>) -> String {

@@ -18,3 +18,4 @@ mod hostile_upstream;
 mod tls;
 mod life_cycle;
 mod commands;
+mod exec;

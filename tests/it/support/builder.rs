@@ -20,6 +20,15 @@ pub(crate) struct Builder {
     wait_for_start: bool,
 }
 
+/// DataPulse and a configuration for it.
+pub(crate) struct Stage {
+    pub(crate) emulator: DataPulse,
+    pub(crate) dir: TempDir,
+    /// The path of the configuration.
+    pub(crate) config: String,
+    _tasks: JoinSet<()>,
+}
+
 impl Builder {
     pub(super) async fn new() -> Self {
         datapulse_sidecar::tls::install_provider();
@@ -110,14 +119,21 @@ impl Builder {
         self
     }
 
-    pub(crate) async fn start(mut self) -> Rig {
+    /// The emulator and a configuration, without a sidecar.
+    pub(crate) fn stage(mut self) -> Stage {
         let path = self.dir.path().join("config.yaml");
         // JSON is YAML.
         std::fs::write(&path, self.config.to_string()).expect("written");
         let mut tasks = JoinSet::new();
         tasks.spawn(self.emulator.serve());
-        let path = path.to_str().expect("UTF-8");
-        let sidecar = Process::sidecar(&["run", "--config", path]);
+        let config = path.to_str().expect("UTF-8").to_owned();
+        Stage { emulator: self.emulator, dir: self.dir, config, _tasks: tasks }
+    }
+
+    pub(crate) async fn start(self) -> Rig {
+        let wait_for_start = self.wait_for_start;
+        let Stage { emulator, dir, config, _tasks } = self.stage();
+        let sidecar = Process::sidecar(&["run", "--config", &config]);
         let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
         let address: SocketAddr = field(&line, "address");
         let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
@@ -128,17 +144,17 @@ impl Builder {
             .build()
             .expect("a client");
         let rig = Rig {
-            emulator: self.emulator,
+            emulator,
             address,
             client,
             health: field(&line, "health"),
             admin: field(&line, "admin"),
-            key_file: self.dir.path().join("reader"),
+            key_file: dir.path().join("reader"),
             sidecar,
-            dir: self.dir,
-            _tasks: tasks,
+            dir,
+            _tasks,
         };
-        if self.wait_for_start {
+        if wait_for_start {
             rig.log("each required credential is usable").await;
         }
         rig
