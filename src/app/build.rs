@@ -212,6 +212,8 @@ fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         max_retries: PINGORA_ATTEMPTS_MAX,
         upstream_keepalive_pool_size: POOL_SIZE,
+        // Whatever SSLKEYLOGFILE says: session keys are secrets.
+        upstream_debug_ssl_keylog: false,
         ca_file: ca_file.map(|path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     }

@@ -76,7 +76,7 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> {
-    let Prepared { config, metrics, logging } = prepared;
+    let Prepared { config, metrics, hardened, logging } = prepared;
     let signals = PassedOn::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
@@ -95,7 +95,7 @@ async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> 
         signal = signals.next() => return Ok(code_of_signal(signal as i32)),
         () = started => {}
     }
-    let mut child = start(command, address, &secrets)?;
+    let mut child = start(command, address, &secrets, &hardened)?;
     let status = tokio::select! {
         _ = &mut running => {
             end(&mut child).await;
@@ -127,7 +127,12 @@ fn secret_variables(config: &Config) -> Vec<String> {
     names.collect()
 }
 
-fn start(command: &[OsString], address: SocketAddr, secrets: &[String]) -> Result<Child, Failure> {
+fn start(
+    command: &[OsString],
+    address: SocketAddr,
+    secrets: &[String],
+    hardened: &os::Hardened,
+) -> Result<Child, Failure> {
     let (program, args) =
         command.split_first().ok_or_else(|| Failure::unusable("name a program after `--`"))?;
     let mut command = Command::new(program);
@@ -143,6 +148,7 @@ fn start(command: &[OsString], address: SocketAddr, secrets: &[String]) -> Resul
         let all = others.map_or_else(String::new, |others| others + ",") + "127.0.0.1";
         command.env(name, all);
     }
+    hardened.spare(&mut command);
     os::end_with_this_process(&mut command);
     command.spawn().map_err(|error| {
         let missing = error.kind() == io::ErrorKind::NotFound;

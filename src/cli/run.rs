@@ -28,7 +28,7 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
-    let Prepared { config, metrics, logging } = prepared;
+    let Prepared { config, metrics, hardened: _, logging } = prepared;
     let signals = Signals::listen();
     let signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;

@@ -1,7 +1,6 @@
 //! Promise: `exec -- PROGRAM` gives any program DataPulse with no code changed but the base URL, and
 //! neither outlives the other.
 
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::support::{CANARY, PATIENCE, Process, Rig, Stage};
@@ -11,10 +10,9 @@ fn exec(stage: &Stage, program: &[&str]) -> Process {
 }
 
 fn exec_in(stage: &Stage, program: &[&str], env: &[(&str, &str)]) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
-    command.args(["--config", &stage.config, "exec", "--"]).args(program);
-    command.envs(env.iter().copied());
-    Process::start(command)
+    let args = [&["--config", &stage.config, "exec", "--"], program].concat();
+    let env: Vec<_> = env.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    Process::sidecar_in(&args, &env)
 }
 
 /// The code, standard output and standard error, none with a secret in it.

@@ -19,3 +19,4 @@ mod tls;
 mod life_cycle;
 mod commands;
 mod exec;
+mod hardening;

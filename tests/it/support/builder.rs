@@ -18,6 +18,7 @@ pub(crate) struct Builder {
     dir: TempDir,
     config: Value,
     wait_for_start: bool,
+    env: Vec<(String, String)>,
 }
 
 /// DataPulse and a configuration for it.
@@ -57,7 +58,7 @@ impl Builder {
             "admin": {"listen": "127.0.0.1:0"},
             "log": {"level": "trace", "format": "json", "audit": "stdout"},
         });
-        Self { emulator, dir, config, wait_for_start: true }
+        Self { emulator, dir, config, wait_for_start: true, env: Vec::new() }
     }
 
     /// Where certificates and the like may be put.
@@ -83,6 +84,12 @@ impl Builder {
 
     pub(crate) fn token_life(self, life: Duration) -> Self {
         self.emulator.set_token_life(life);
+        self
+    }
+
+    /// Sets a variable of the sidecar's environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -130,10 +137,11 @@ impl Builder {
         Stage { emulator: self.emulator, dir: self.dir, config, _tasks: tasks }
     }
 
-    pub(crate) async fn start(self) -> Rig {
+    pub(crate) async fn start(mut self) -> Rig {
+        let env = std::mem::take(&mut self.env);
         let wait_for_start = self.wait_for_start;
         let Stage { emulator, dir, config, _tasks } = self.stage();
-        let sidecar = Process::sidecar(&["run", "--config", &config]);
+        let sidecar = Process::sidecar_in(&["run", "--config", &config], &env);
         let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
         let address: SocketAddr = field(&line, "address");
         let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
