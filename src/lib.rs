@@ -7,6 +7,7 @@ pub mod secret;
 pub mod clock;
 pub mod backoff;
 pub mod retry_after;
+pub mod os;
 pub mod serve;
 pub mod config;
 pub mod telemetry;

@@ -91,6 +91,12 @@ impl Health {
         });
     }
 
+    /// Waits until start-up is done.
+    pub async fn started(&self) {
+        let mut phase = self.phase.subscribe();
+        drop(phase.wait_for(|phase| *phase != Phase::Starting).await);
+    }
+
     /// The process is about to end: `/readyz` says so from now on.
     pub fn drain(&self) {
         self.phase.send_replace(Phase::Draining);

@@ -29,13 +29,28 @@ const PINGORA_ATTEMPTS_MAX: usize = 16;
 /// Idle connections to the upstream that are kept.
 const POOL_SIZE: usize = 256;
 
+/// Which addresses a sidecar listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// Those where apps call, `health` and `admin`.
+    All,
+    /// Only those where apps call.
+    ProxyOnly,
+}
+
+/// The sockets for probes and operators.
+#[derive(Debug)]
+pub(super) struct OwnSockets {
+    pub(super) health: TcpListener,
+    pub(super) admin: TcpListener,
+}
+
 /// A sidecar whose sockets are bound and whose parts wait to be run.
 #[derive(Debug)]
 pub struct Sidecar {
     pub(super) config: Config,
     pub(super) listeners: Listeners,
-    pub(super) health_socket: TcpListener,
-    pub(super) admin_socket: TcpListener,
+    pub(super) own_sockets: Option<OwnSockets>,
     pub(super) health: Health,
     pub(super) status: Status,
     pub(super) gauge: Gauge,
@@ -74,15 +89,17 @@ pub enum StartError {
 }
 
 impl Sidecar {
-    /// Binds every address and checks every file; no secret is read and no call is made yet.
+    /// Binds every address of `ports` and checks every file; no secret is read and no call is made yet.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn bind(config: Config, metrics: Metrics) -> Result<Self, StartError> {
+    pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
         let auth_roots = load_roots(&config)?;
         let listeners = Listeners::bind(&config.listeners).await?;
-        let health_socket = bind("health", config.health_listen).await?;
-        let admin_socket = bind("admin", config.admin_listen).await?;
+        let own_sockets = match ports {
+            Ports::All => Some(OwnSockets::bind(&config).await?),
+            Ports::ProxyOnly => None,
+        };
         let client = tls::http_client(&auth_roots)?;
         let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
         let (registry, refreshers) =
@@ -110,8 +127,7 @@ impl Sidecar {
         Ok(Self {
             config,
             listeners,
-            health_socket,
-            admin_socket,
+            own_sockets,
             health,
             status,
             gauge,
@@ -134,20 +150,32 @@ impl Sidecar {
         self.listeners.addresses()
     }
 
-    /// Where health and metrics are served.
-    ///
-    /// # Errors
-    /// The system's, which no bound socket gives.
-    pub fn health_address(&self) -> io::Result<SocketAddr> {
-        self.health_socket.local_addr()
+    /// Where health and metrics are served, if they are.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.own_sockets.as_ref()?.health.local_addr().ok()
     }
 
-    /// Where status is served.
-    ///
-    /// # Errors
-    /// As [`Self::health_address`].
-    pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.admin_socket.local_addr()
+    /// Where status is served, if it is.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.own_sockets.as_ref()?.admin.local_addr().ok()
+    }
+
+    /// Ends when start-up is done: once the sidecar runs, with each required credential usable or
+    /// after `startup_timeout`.
+    pub fn started(&self) -> impl Future<Output = ()> + use<> {
+        let health = self.health.clone();
+        async move { health.started().await }
+    }
+}
+
+impl OwnSockets {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            health: bind("health", config.health_listen).await?,
+            admin: bind("admin", config.admin_listen).await?,
+        })
     }
 }
 
@@ -184,6 +212,8 @@ fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         max_retries: PINGORA_ATTEMPTS_MAX,
         upstream_keepalive_pool_size: POOL_SIZE,
+        // Whatever SSLKEYLOGFILE says: session keys are secrets.
+        upstream_debug_ssl_keylog: false,
         ca_file: ca_file.map(|path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     }

@@ -6,5 +6,5 @@ mod build;
 mod run;
 mod drain;
 
-pub use build::{Sidecar, StartError};
+pub use build::{Ports, Sidecar, StartError};
 pub use run::{Ended, Shutdown};

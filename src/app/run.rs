@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::build::Sidecar;
+use super::build::{OwnSockets, Sidecar};
 use super::drain::{self, Draining};
 use crate::{admin, proxy};
 
@@ -51,8 +51,10 @@ impl Sidecar {
         spawn(&mut parts, health.clone().start_up(self.config.startup_timeout));
         // Health and status answer until the very end, also while calls are drained.
         let (_last, serving) = watch::channel(false);
-        spawn(&mut parts, admin::serve_health(self.health_socket, health.clone(), serving.clone()));
-        spawn(&mut parts, admin::serve_status(self.admin_socket, self.status, serving));
+        if let Some(OwnSockets { health: socket, admin }) = self.own_sockets {
+            spawn(&mut parts, admin::serve_health(socket, health.clone(), serving.clone()));
+            spawn(&mut parts, admin::serve_status(admin, self.status, serving));
+        }
         tokio::select! {
             _ = shutdown.wait_for(|step| *step >= Shutdown::Drain) => {}
             _ = accepting.join_next() => {

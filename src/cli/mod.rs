@@ -3,11 +3,15 @@
 //! Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage, unusable configuration or
 //! address. Errors go to standard error: one sentence, and what to do about it.
 
+mod prepare;
 mod run;
+mod exec;
 mod check;
+mod explain;
 mod status;
 mod emulator;
 mod demo;
+mod completions;
 mod signals;
 
 use std::path::PathBuf;
@@ -41,11 +45,24 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar run --config config/minimal.yaml`
     Run,
+    /// The proxy for the life of one program, which gets its address and no secret
+    ///
+    /// `DATAPULSE_BASE_URL` is the proxy's address on a free port, and `DATAPULSE_API_KEY` a
+    /// placeholder. There is no health, admin or other listener. The exit code is the program's
+    /// (128 and the signal's number when one ended it; 127: there is no such program). Audit lines
+    /// that the configuration sends to standard output go to standard error.
+    /// Example: `datapulse-sidecar exec -- python3 report.py`
+    Exec(exec::Args),
     /// Validates the configuration and prints every mistake with its line
     ///
     /// Exit code 0: no mistake, 1: mistakes, 2: no readable file.
     /// Example: `datapulse-sidecar check --config config/example.yaml`
     Check,
+    /// Tells what would become of a call: the level it needs, its credential, its quota
+    ///
+    /// Nothing is sent, and no secret is read. Exit code 1: it would be refused.
+    /// Example: `datapulse-sidecar explain GET /v1/datasets --tenant billing`
+    Explain(explain::Args),
     /// Shows a running sidecar as a table
     ///
     /// Example: `datapulse-sidecar status --admin http://127.0.0.1:9465`
@@ -62,6 +79,10 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar demo --exit`
     Demo(demo::Args),
+    /// Prints a completion script for a shell
+    ///
+    /// Example: `datapulse-sidecar completions bash > /etc/bash_completion.d/datapulse-sidecar`
+    Completions(completions::Args),
 }
 
 /// A command that could not do what it was asked for.
@@ -82,6 +103,11 @@ impl Failure {
         Self { code: 2, text: text.into() }
     }
 
+    /// The child ended with this code, and has said itself why.
+    const fn of_child(code: u8) -> Self {
+        Self { code, text: String::new() }
+    }
+
     /// As [`Self::unusable`], with the causes of an error in the same sentence.
     fn from_error(error: &dyn std::error::Error) -> Self {
         Self::unusable(telemetry::error_chain(error))
@@ -95,7 +121,9 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&args.config),
+        Command::Exec(program) => exec::exec(&args.config, &program),
         Command::Check => check::check(&args.config),
+        Command::Explain(explain) => explain::explain(&args.config, &explain),
         Command::Status(status) => status::status(&status),
         Command::Schema => {
             say(&config::schema());
@@ -103,11 +131,14 @@ pub fn main() -> ExitCode {
         }
         Command::Emulator(emulator) => emulator::emulator(emulator),
         Command::Demo(demo) => demo::demo(&demo),
+        Command::Completions(completions) => completions::completions(&completions),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&failure.text);
+            if !failure.text.is_empty() {
+                complain(&failure.text);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -122,6 +153,30 @@ fn load(path: &std::path::Path) -> Result<(Config, Vec<ConfigWarning>), Failure>
         )),
         LoadError::Invalid(errors) => Failure::unusable(errors.to_string()),
     })
+}
+
+/// The index of the tenant that the command line names, or of the only one.
+fn tenant_of(config: &Config, given: Option<&str>) -> Result<usize, Failure> {
+    let names = || {
+        let names: Vec<&str> = config.tenants.iter().map(|tenant| &*tenant.name).collect();
+        names.join(", ")
+    };
+    match given {
+        Some(given) => {
+            let found = config.tenants.iter().position(|tenant| &*tenant.name == given);
+            found.ok_or_else(|| {
+                Failure::unusable(format!(
+                    "there is no such tenant; --tenant is one of: {}",
+                    names()
+                ))
+            })
+        }
+        None if config.tenants.len() == 1 => Ok(0),
+        None => Err(Failure::unusable(format!(
+            "it depends on who calls: give --tenant, one of: {}",
+            names()
+        ))),
+    }
 }
 
 /// A variable of the environment, for `${NAME}` in the configuration.

@@ -5,22 +5,19 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::prepare::{Prepared, prepare};
 use super::signals::Signals;
-use super::{Failure, load, runtime};
-use crate::app::{Ended, Shutdown, Sidecar};
-use crate::config::{Config, ConfigWarning};
-use crate::telemetry::Metrics;
-use crate::telemetry::logging::Logging;
+use super::{Failure, runtime};
+use crate::app::{Ended, Ports, Shutdown, Sidecar};
 
-const THREADS: usize = 2;
+/// Two threads serve tens of thousands of calls a second.
+pub(super) const THREADS: usize = 2;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    let (config, warnings) = load(path)?;
-    let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
-    let logging = Logging::start(&config.log, &metrics);
-    let logging = Arc::new(logging.map_err(|error| Failure::from_error(&error))?);
+    let prepared = prepare(path, |_config| Ok(()))?;
+    let logging = Arc::clone(&prepared.logging);
     let runtime = runtime(THREADS)?;
-    let ended = runtime.block_on(serve(config, &warnings, metrics, Arc::clone(&logging)));
+    let ended = runtime.block_on(serve(prepared));
     // What still runs has no call any more; waiting for it would only delay the end.
     runtime.shutdown_background();
     drop(logging);
@@ -30,25 +27,17 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     }
 }
 
-async fn serve(
-    config: Config,
-    warnings: &[ConfigWarning],
-    metrics: Metrics,
-    logging: Arc<Logging>,
-) -> Result<Ended, Failure> {
-    for warning in warnings {
-        tracing::warn!(%warning, "configuration");
-    }
+async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
+    let Prepared { config, metrics, hardened: _, logging } = prepared;
     let signals = Signals::listen();
     let signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
-    let sidecar = Sidecar::bind(config, metrics).await;
+    let sidecar = Sidecar::bind(config, metrics, Ports::All).await;
     let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_logging(logging);
     for (listener, address) in sidecar.addresses() {
         tracing::info!(%listener, %address, "apps can call");
     }
-    let (health, admin) = (sidecar.health_address(), sidecar.admin_address());
-    if let (Ok(health), Ok(admin)) = (health, admin) {
+    if let (Some(health), Some(admin)) = (sidecar.health_address(), sidecar.admin_address()) {
         tracing::info!(%health, %admin, "health and metrics; status");
     }
     let (step, shutdown) = watch::channel(Shutdown::No);

@@ -4,6 +4,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::app::Shutdown;
+use crate::os;
 
 /// The signals that end a command, listened to from now on.
 #[derive(Debug)]
@@ -36,5 +37,40 @@ impl Signals {
         step.send_replace(Shutdown::Drain);
         self.next().await;
         step.send_replace(Shutdown::Now);
+    }
+}
+
+/// Every signal that a parent would pass on to its child.
+#[derive(Debug)]
+pub(super) struct PassedOn(Vec<(os::Signal, Signal)>);
+
+impl PassedOn {
+    const SIGNALS: [os::Signal; 6] = [
+        os::Signal::SIGTERM,
+        os::Signal::SIGINT,
+        os::Signal::SIGHUP,
+        os::Signal::SIGQUIT,
+        os::Signal::SIGUSR1,
+        os::Signal::SIGUSR2,
+    ];
+
+    /// # Errors
+    /// As [`Signals::listen`].
+    pub(super) fn listen() -> std::io::Result<Self> {
+        let listen = |sort: os::Signal| Ok((sort, signal(SignalKind::from_raw(sort as i32))?));
+        Self::SIGNALS.into_iter().map(listen).collect::<std::io::Result<_>>().map(Self)
+    }
+
+    /// The next one of them.
+    pub(super) async fn next(&mut self) -> os::Signal {
+        std::future::poll_fn(|cx| {
+            for (sort, stream) in &mut self.0 {
+                if stream.poll_recv(cx).is_ready() {
+                    return std::task::Poll::Ready(*sort);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
     }
 }

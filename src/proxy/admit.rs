@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::front_door::{self, Head};
 use super::reject::Rejection;
-use crate::access::Denial;
 use crate::credential::{Unavailable, UnavailableReason};
 
 /// Reads the head strictly.
@@ -29,10 +28,7 @@ pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
     let grant = match decided {
         Ok(grant) => grant,
         Err(denial) => {
-            let rejection = match denial {
-                Denial::Unconfigured | Denial::LevelNotGranted { .. } => Rejection::LevelNotGranted,
-                Denial::DeniedByPolicy { .. } => Rejection::DeniedByPolicy,
-            };
+            let rejection = Rejection::from(&denial);
             call.denial = Some(denial);
             return Err(rejection);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::access::Denial;
 use crate::config::model::Credential;
 
 /// The media type of the answers (RFC 9457).
@@ -59,6 +60,15 @@ pub enum Rejection {
     TooManyConnections,
     /// The sidecar is about to end.
     ShuttingDown,
+}
+
+impl From<&Denial> for Rejection {
+    fn from(denial: &Denial) -> Self {
+        match denial {
+            Denial::Unconfigured | Denial::LevelNotGranted { .. } => Self::LevelNotGranted,
+            Denial::DeniedByPolicy { .. } => Self::DeniedByPolicy,
+        }
+    }
 }
 
 impl Rejection {

@@ -86,3 +86,59 @@ async fn the_demo_makes_calls_without_a_credential_and_reports() {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }
 }
+
+#[tokio::test]
+async fn explain_tells_what_would_become_of_a_call_and_exits_with_1_when_it_would_be_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yaml");
+    // No secret is there: it is not looked at.
+    std::fs::write(
+        &path,
+        "version: 1\nlisteners: [{listen: localhost:8080, tenant: ro}]\n\
+         credentials:\n  - {name: reader, level: read_only, quota: starter, api_key: file:/CANARY}\n  \
+         - {name: etl, level: read_write, api_key: file:/CANARY}\n\
+         quotas: {starter: {limit: 100/min}}\n\
+         tenants: [{name: ro, credentials: [reader]}, {name: all, credentials: [reader, etl]}]\n",
+    )
+    .unwrap();
+    for (words, code, parts) in [
+        (
+            "GET /v1/datasets?q=1 --tenant ro",
+            0,
+            &["read_only", "reader (", "starter", "default:read"][..],
+        ),
+        (
+            "POST /v1/%70ipelines --tenant all",
+            0,
+            &["read_write", "etl (", "not spaced", "/v1/pipelines"],
+        ),
+        ("POST /v1/pipelines --tenant ro", 1, &["403 level_not_granted", "credential  none"]),
+        ("GET /v1/users --tenant all", 1, &["403 level_not_granted", "admin", "default:users"]),
+        ("POST /auth/refresh --tenant all", 1, &["403 denied_by_policy", "default:refresh"]),
+        ("GET /v1/../users --tenant all", 1, &["400 bad_request", "dot segment"]),
+        ("BREW /v1/datasets --tenant all", 1, &["405 method_not_allowed"]),
+        ("GET /v1/datasets", 2, &["--tenant", "ro, all"]),
+        ("GET /v1/datasets --tenant other", 2, &["no such tenant", "ro, all"]),
+    ] {
+        let file = path.to_str().unwrap();
+        let args: Vec<_> =
+            ["--config", file, "explain"].into_iter().chain(words.split(' ')).collect();
+        let (got, out, said) = run(&args).await;
+        let told = format!("{out}\n{said}");
+        assert_eq!(got, Some(code), "{words}: {told}");
+        for part in parts {
+            assert!(told.contains(part), "{words}: {part:?} is not in\n{told}");
+        }
+        assert!(!told.contains("CANARY"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, said) = run(&["completions", shell]).await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(out.contains("explain") && out.contains("emulator"), "{shell}: {out}");
+    }
+    assert_eq!(run(&["completions", "no-such-shell"]).await.0, Some(2));
+}

@@ -20,3 +20,5 @@ mod retries;
 mod tls;
 mod life_cycle;
 mod commands;
+mod exec;
+mod hardening;

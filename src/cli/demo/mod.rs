@@ -17,7 +17,7 @@ use tokio::time::{Instant, interval};
 
 use super::signals::Signals;
 use super::{Failure, runtime, say};
-use crate::app::{Ended, Shutdown, Sidecar};
+use crate::app::{Ended, Ports, Shutdown, Sidecar};
 use crate::config;
 use crate::config::model::Level;
 use crate::emulator::{Control, Emulator, Settings};
@@ -139,13 +139,13 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
     let (config, _warnings) = config::parse(&text, "built-in", &|_name| None)
         .map_err(|errors| Failure::unusable(format!("--listen {}: {errors}", args.listen)))?;
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
-    let sidecar = Sidecar::bind(config, metrics).await;
+    let sidecar = Sidecar::bind(config, metrics, Ports::All).await;
     let sidecar = sidecar.map_err(|error| {
         let said = Failure::from_error(&error).text;
         Failure::unusable(format!("{said} Try --listen localhost:18080"))
     })?;
     let bound = sidecar.addresses().first().map(|(_, address)| *address);
-    let (Some(bound), Ok(admin), Ok(health)) =
+    let (Some(bound), Some(admin), Some(health)) =
         (bound, sidecar.admin_address(), sidecar.health_address())
     else {
         return Err(Failure::unusable("an address was bound and is not there"));

@@ -59,6 +59,17 @@ pub enum CredentialKind {
     ClientCredentials(ClientCredentials),
 }
 
+impl CredentialKind {
+    /// Where its secret is kept.
+    #[must_use]
+    pub const fn secret(&self) -> &SecretRef {
+        match self {
+            Self::ApiKey(at) => at,
+            Self::ClientCredentials(client) => &client.client_secret,
+        }
+    }
+}
+
 /// An OAuth client that acts for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCredentials {

@@ -82,6 +82,16 @@ pub fn judge(head: &[u8], rules: &FrontDoor, allowed_hosts: &[String]) -> Result
     })
 }
 
+/// What [`judge`] makes of a method and a target alone: for telling what would become of a call.
+///
+/// # Errors
+///
+/// As [`judge`].
+pub fn judge_call(method: &str, target: &str) -> Result<(Method, Target), Rejection> {
+    let method = known_method(method.as_bytes())?.ok_or(Rejection::MethodNotAllowed)?;
+    Ok((method, Target::parse(target.as_bytes())?))
+}
+
 /// `method SP target SP version`, one space each (RFC 9112 section 3).
 fn request_line_parts(line: &[u8]) -> Result<(Method, &[u8], Version), Rejection> {
     const SHAPE: Rejection = Rejection::BadRequest(
@@ -98,7 +108,12 @@ fn request_line_parts(line: &[u8]) -> Result<(Method, &[u8], Version), Rejection
         b"HTTP/1.0" => Version::HTTP_10,
         _ => return Err(SHAPE),
     };
-    let method = match method {
+    Ok((known_method(method)?.ok_or(SHAPE)?, target, version))
+}
+
+/// `None`: no token at all, so that the request line has another shape.
+fn known_method(name: &[u8]) -> Result<Option<Method>, Rejection> {
+    Ok(Some(match name {
         b"GET" => Method::GET,
         b"HEAD" => Method::HEAD,
         b"POST" => Method::POST,
@@ -107,7 +122,6 @@ fn request_line_parts(line: &[u8]) -> Result<(Method, &[u8], Version), Rejection
         b"DELETE" => Method::DELETE,
         b"OPTIONS" => Method::OPTIONS,
         other if headers::is_token(other) => return Err(Rejection::MethodNotAllowed),
-        _ => return Err(SHAPE),
-    };
-    Ok((method, target, version))
+        _ => return Ok(None),
+    }))
 }

@@ -18,6 +18,16 @@ pub(crate) struct Builder {
     dir: TempDir,
     config: Value,
     wait_for_start: bool,
+    env: Vec<(String, String)>,
+}
+
+/// DataPulse and a configuration for it.
+pub(crate) struct Stage {
+    pub(crate) emulator: DataPulse,
+    pub(crate) dir: TempDir,
+    /// The path of the configuration.
+    pub(crate) config: String,
+    _tasks: JoinSet<()>,
 }
 
 impl Builder {
@@ -48,7 +58,7 @@ impl Builder {
             "admin": {"listen": "127.0.0.1:0"},
             "log": {"level": "trace", "format": "json", "audit": "stdout"},
         });
-        Self { emulator, dir, config, wait_for_start: true }
+        Self { emulator, dir, config, wait_for_start: true, env: Vec::new() }
     }
 
     /// Where certificates and the like may be put.
@@ -79,6 +89,12 @@ impl Builder {
 
     pub(crate) fn token_life(self, life: Duration) -> Self {
         self.emulator.set_token_life(life);
+        self
+    }
+
+    /// Sets a variable of the sidecar's environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -115,14 +131,22 @@ impl Builder {
         self
     }
 
-    pub(crate) async fn start(mut self) -> Rig {
+    /// The emulator and a configuration, without a sidecar.
+    pub(crate) fn stage(mut self) -> Stage {
         let path = self.dir.path().join("config.yaml");
         // JSON is YAML.
         std::fs::write(&path, self.config.to_string()).expect("written");
         let mut tasks = JoinSet::new();
         tasks.spawn(self.emulator.serve());
-        let path = path.to_str().expect("UTF-8");
-        let sidecar = Process::sidecar(&["run", "--config", path]);
+        let config = path.to_str().expect("UTF-8").to_owned();
+        Stage { emulator: self.emulator, dir: self.dir, config, _tasks: tasks }
+    }
+
+    pub(crate) async fn start(mut self) -> Rig {
+        let env = std::mem::take(&mut self.env);
+        let wait_for_start = self.wait_for_start;
+        let Stage { emulator, dir, config, _tasks } = self.stage();
+        let sidecar = Process::sidecar_in(&["run", "--config", &config], &env);
         let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
         let address: SocketAddr = field(&line, "address");
         let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
@@ -133,17 +157,17 @@ impl Builder {
             .build()
             .expect("a client");
         let rig = Rig {
-            emulator: self.emulator,
+            emulator,
             address,
             client,
             health: field(&line, "health"),
             admin: field(&line, "admin"),
-            key_file: self.dir.path().join("reader"),
+            key_file: dir.path().join("reader"),
             sidecar,
-            dir: self.dir,
-            _tasks: tasks,
+            dir,
+            _tasks,
         };
-        if self.wait_for_start {
+        if wait_for_start {
             rig.log("each required credential is usable").await;
         }
         rig

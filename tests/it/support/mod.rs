@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-pub(crate) use builder::Builder;
+pub(crate) use builder::{Builder, Stage};
 pub(crate) use emulator::DataPulse;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
 pub(crate) use process::Process;

@@ -54,8 +54,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the sidecar's binary.
     pub(crate) fn sidecar(args: &[&str]) -> Self {
+        Self::sidecar_in(args, &[])
+    }
+
+    /// As [`Self::sidecar`], with variables in its environment.
+    pub(crate) fn sidecar_in(args: &[&str], env: &[(String, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
         command.args(args).env_remove("DATAPULSE_SIDECAR_CONFIG");
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         Self::start(command)
     }
 

@@ -1,0 +1,76 @@
+//! `explain`: what would become of a call, by the code that judges real ones.
+//!
+//! Reads no secret and sends nothing: a name and a level are all it tells of a credential.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Failure, load, say, tenant_of};
+use crate::access::{Access, Denial, Grant};
+use crate::config::Config;
+use crate::config::model::{Action, Methods, Rule};
+use crate::proxy::front_door;
+use crate::proxy::reject::Rejection;
+
+/// Which call.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// As an app would write it, in upper case.
+    method: String,
+    /// The path as an app would send it, percent-encoded; a query is not judged.
+    path: String,
+    /// Whose call it would be. May be left out where there is only one tenant.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+}
+
+pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
+    let (config, _warnings) = load(file)?;
+    let tenant = tenant_of(&config, args.tenant.as_deref())?;
+    let judged = front_door::judge_call(&args.method, &args.path);
+    let (method, target) = judged.map_err(|rejection| refused(&rejection))?;
+    let decided = Access::new(&config).decide(tenant, &method, target.segments());
+    let name = config.tenants.get(tenant).map_or("", |tenant| &*tenant.name);
+    say(&lines(&config, name, decided.as_ref()));
+    decided.map(drop).map_err(|denial| refused(&Rejection::from(&denial)))
+}
+
+fn refused(rejection: &Rejection) -> Failure {
+    let (status, code) = (rejection.status().as_u16(), rejection.code());
+    Failure::failed(format!("refused with {status} {code}: {}", rejection.detail()))
+}
+
+fn lines(config: &Config, tenant: &str, decided: Result<&Grant, &Denial>) -> String {
+    let rule: Option<&Arc<Rule>> = match decided {
+        Ok(grant) => Some(&grant.rule),
+        Err(Denial::LevelNotGranted { rule, .. } | Denial::DeniedByPolicy { rule, .. }) => {
+            Some(rule)
+        }
+        Err(Denial::Unconfigured) => None,
+    };
+    let credential = decided.ok().and_then(|grant| config.credentials.get(grant.credential));
+    let written = rule.map_or_else(|| "none".to_owned(), |rule| of_rule(rule));
+    let level = match rule.map(|rule| rule.action) {
+        Some(Action::Require(level)) => level.as_str(),
+        Some(Action::Deny) | None => "none would do",
+    };
+    let (name, quota) = credential.map_or_else(
+        || ("none".to_owned(), "none"),
+        |credential| {
+            let quota = credential.quota.as_deref().unwrap_or("none: its calls are not spaced");
+            (format!("{} ({})", credential.name, credential.level.as_str()), quota)
+        },
+    );
+    format!(
+        "tenant      {tenant}\nrule        {written}\nlevel       {level}\n\
+         credential  {name}\nquota       {quota}"
+    )
+}
+
+fn of_rule(rule: &Rule) -> String {
+    let methods = match &rule.methods {
+        Methods::Any => "ANY".to_owned(),
+        Methods::These(names) => names.join(", "),
+    };
+    format!("{}: {methods} {}", rule.name, rule.path)
+}

@@ -1,0 +1,58 @@
+//! What `run` and `exec` do first: they lock the process up, read the configuration, and set up
+//! metrics and log lines. No secret is read here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Failure, load};
+use crate::config::Config;
+use crate::os::{self, Hardened};
+use crate::telemetry::Metrics;
+use crate::telemetry::logging::Logging;
+
+/// Variables that would reroute calls or write out session keys. Our clients never look at them.
+const IGNORED: [&str; 9] = [
+    "SSLKEYLOGFILE",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
+/// Ready to bind addresses; no secret was read.
+pub(super) struct Prepared {
+    pub(super) config: Config,
+    pub(super) metrics: Metrics,
+    pub(super) hardened: Hardened,
+    /// To be dropped last: it writes out what waits.
+    pub(super) logging: Arc<Logging>,
+}
+
+/// `adapt` changes what the command sees differently than the file says.
+pub(super) fn prepare(
+    path: &Path,
+    adapt: impl FnOnce(&mut Config) -> Result<(), Failure>,
+) -> Result<Prepared, Failure> {
+    let hardened = os::harden();
+    let (mut config, warnings) = load(path)?;
+    adapt(&mut config)?;
+    let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
+    let logging = Logging::start(&config.log, &metrics);
+    let logging = Arc::new(logging.map_err(|error| Failure::from_error(&error))?);
+    for warning in &warnings {
+        tracing::warn!(%warning, "configuration");
+    }
+    if let Some(problem) = hardened.problem() {
+        tracing::warn!(%problem, "core dumps and tracing could not be turned off");
+    }
+    let set = IGNORED.into_iter().filter(|name| std::env::var_os(name).is_some());
+    let set: Vec<&str> = set.collect();
+    if !set.is_empty() {
+        tracing::warn!(variables = set.join(" "), "the sidecar ignores variables that are set");
+    }
+    Ok(Prepared { config, metrics, hardened, logging })
+}

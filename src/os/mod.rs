@@ -1,0 +1,10 @@
+//! What only the operating system knows: signals, what ties a child process to this one, and what
+//! keeps others out of this one.
+//!
+//! The one module that may hold `unsafe`, and only where no safe call exists.
+
+mod child;
+mod harden;
+
+pub use child::{Signal, end_with_this_process, in_foreground, send};
+pub use harden::{Hardened, harden};

@@ -1,0 +1,144 @@
+//! Promise: `exec -- PROGRAM` gives any program DataPulse with no code changed but the base URL, and
+//! neither outlives the other.
+
+use tokio::time::timeout;
+
+use crate::support::{CANARY, PATIENCE, Process, Rig, Stage};
+
+fn exec(stage: &Stage, program: &[&str]) -> Process {
+    exec_in(stage, program, &[])
+}
+
+fn exec_in(stage: &Stage, program: &[&str], env: &[(&str, &str)]) -> Process {
+    let args = [&["--config", &stage.config, "exec", "--"], program].concat();
+    let env: Vec<_> = env.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    Process::sidecar_in(&args, &env)
+}
+
+/// The code, standard output and standard error, none with a secret in it.
+async fn outcome(mut process: Process) -> (Option<i32>, String, String) {
+    let code = process.ended().await.code();
+    let (out, said) = (process.stdout.lines().join("\n"), process.stderr.lines().join("\n"));
+    assert!(!out.contains(CANARY) && !said.contains(CANARY), "a secret is in\n{out}\n{said}");
+    (code, out, said)
+}
+
+#[tokio::test]
+async fn programs_call_datapulse_with_no_code_changed_but_the_base_url() {
+    let stage = Rig::builder().await.stage();
+    let python = "import os, urllib.request\n\
+        request = urllib.request.Request(os.environ['DATAPULSE_BASE_URL'] + '/v1/pipelines',\n\
+        headers={'Authorization': 'Bearer ' + os.environ['DATAPULSE_API_KEY']})\n\
+        print(urllib.request.urlopen(request).status)";
+    let curl = "curl -sS -w '%{http_code}' -o /dev/null \"$DATAPULSE_BASE_URL/v1/datasets\"";
+    // Nothing listens on port 9: a call that went by the proxy would fail.
+    let proxy = [("http_proxy", "http://127.0.0.1:9"), ("NO_PROXY", "example.com")];
+    for program in [["bash", "-c", curl], ["python3", "-c", python]] {
+        let (code, out, said) = outcome(exec_in(&stage, &program, &proxy)).await;
+        assert_eq!((code, out.as_str()), (Some(0), "200"), "{program:?}: {said}");
+    }
+    assert_eq!(stage.emulator.seen("/v1/datasets"), 1);
+    assert_eq!(stage.emulator.seen("/v1/pipelines"), 1);
+    assert_eq!(stage.emulator.anonymous(), 0);
+}
+
+#[tokio::test]
+async fn the_exit_code_is_the_childs() {
+    let stage = Rig::builder().await.stage();
+    let config = stage.config.as_str();
+    for (program, want, part) in [
+        (&["bash", "-c", "exit 0"][..], 0, ""),
+        (&["bash", "-c", "exit 7"], 7, ""),
+        (&["bash", "-c", "kill -TERM $$"], 143, ""),
+        (&["bash", "-c", "kill -KILL $$"], 137, ""),
+        (&["/no/such/program"], 127, "cannot start /no/such/program: "),
+        (&[config], 126, "cannot start "),
+    ] {
+        let (code, _, said) = outcome(exec(&stage, program)).await;
+        assert_eq!(code, Some(want), "{program:?}: {said}");
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(outcome(exec(&stage, &[])).await.0, Some(2), "no program");
+}
+
+#[tokio::test]
+async fn signals_reach_the_child_which_decides() {
+    let stage = Rig::builder().await.stage();
+    for signal in ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"] {
+        let program = format!(
+            "import signal, sys\n\
+             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIG{signal}])\n\
+             print('ready', flush=True)\n\
+             signal.sigwait([signal.SIG{signal}])\n\
+             sys.exit(42)"
+        );
+        let process = exec(&stage, &["python3", "-c", &program]);
+        process.stdout.line(|line| line == "ready").await;
+        process.signal(signal).await;
+        let (code, _, said) = outcome(process).await;
+        assert_eq!(code, Some(42), "{signal}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_killed_takes_its_child_along() {
+    let stage = Rig::builder().await.stage();
+    let mut process = exec(&stage, &["bash", "-c", "echo ready; exec sleep 3600"]);
+    process.stdout.line(|line| line == "ready").await;
+    process.signal("KILL").await;
+    // The child holds the other end of our pipe: its end is the end of the lines.
+    timeout(PATIENCE, process.ended()).await.expect("both end");
+}
+
+#[tokio::test]
+async fn the_child_gets_an_address_and_a_placeholder_and_no_secret() {
+    let secret = format!("dp_live_{CANARY}_reader");
+    let yaml = "credentials: [{name: reader, level: read_only, api_key: 'env:DATAPULSE_TEST_KEY'}]\n\
+                health: {listen: '127.0.0.1:1'}\nadmin: {listen: '127.0.0.1:2'}\n";
+    let stage = Rig::builder().await.config(yaml).stage();
+    let program = ["bash", "-c", "env; curl -sS \"$DATAPULSE_BASE_URL/v1/datasets\" > /dev/null"];
+    let process = exec_in(&stage, &program, &[("DATAPULSE_TEST_KEY", &secret)]);
+    let (code, out, said) = outcome(process).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("DATAPULSE_BASE_URL=http://127.0.0.1:"), "{out}");
+    assert!(out.contains("DATAPULSE_API_KEY=dp_live_placeholder"), "{out}");
+    assert!(!out.contains("\"audit\"") && said.contains("\"audit\""), "{out}");
+    assert_eq!(stage.emulator.seen("/v1/datasets"), 1);
+}
+
+#[tokio::test]
+async fn the_child_starts_when_the_credentials_are_there_or_the_wait_is_over() {
+    let builder = Rig::builder().await.without_authorization_server();
+    let stage = builder.config("startup_timeout: 1s\n").stage();
+    let curl = "curl -sS -w '%{http_code}' -o /dev/null \"$DATAPULSE_BASE_URL/v1/datasets\"";
+    let (code, out, said) = outcome(exec(&stage, &["bash", "-c", curl])).await;
+    assert_eq!((code, out.as_str()), (Some(0), "200"), "{said}");
+    assert!(said.contains("started without a required credential"), "{said}");
+
+    let builder = Rig::builder().await.without_authorization_server();
+    let stage = builder.config("startup_timeout: 10m\n").stage();
+    let process = exec(&stage, &["bash", "-c", "echo started"]);
+    process.stderr.line(|line| line.contains("token endpoint")).await;
+    process.signal("TERM").await;
+    let (code, out, _) = outcome(process).await;
+    assert_eq!((code, out.as_str()), (Some(143), ""));
+}
+
+#[tokio::test]
+async fn a_call_that_the_child_leaves_behind_is_answered() {
+    let stage = Rig::builder().await.config("drain: {max: 20s}\n").stage();
+    stage.emulator.delay_api(std::time::Duration::from_secs(2));
+    let (go, out) = (stage.dir.path().join("go"), stage.dir.path().join("out"));
+    let program = format!(
+        "curl -sS -w '%{{http_code}}' -o /dev/null \"$DATAPULSE_BASE_URL/v1/datasets\" > {} &\n\
+         until [ -e {} ]; do sleep 0.05; done; exit 3",
+        out.display(),
+        go.display()
+    );
+    let process = exec(&stage, &["bash", "-c", &program]);
+    stage.emulator.in_flight(1).await;
+    std::fs::write(go, "").unwrap();
+    let (code, _, said) = outcome(process).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "200", "{said}");
+}
