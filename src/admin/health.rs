@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::proxy::Live;
 use crate::serve::{self, Limits};
 use crate::telemetry::Metrics;
-use crate::telemetry::logging::Logging;
+use crate::telemetry::logging::DroppedLines;
 
 const LIMITS: Limits =
     Limits { connections: 64, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
@@ -28,7 +28,7 @@ pub struct Health {
     live: Arc<Live>,
     metrics: Metrics,
     phase: Arc<watch::Sender<Phase>>,
-    logging: Option<Arc<Logging>>,
+    dropped: DroppedLines,
 }
 
 /// Where the process is in its life.
@@ -57,13 +57,13 @@ impl Health {
     #[must_use]
     pub fn new(live: &Arc<Live>, metrics: Metrics) -> Self {
         let phase = Arc::new(watch::Sender::new(Phase::Starting));
-        Self { live: Arc::clone(live), metrics, phase, logging: None }
+        Self { live: Arc::clone(live), metrics, phase, dropped: DroppedLines::default() }
     }
 
     /// Counts of dropped lines are shown, too.
     #[must_use]
-    pub fn with_logging(self, logging: Arc<Logging>) -> Self {
-        Self { logging: Some(logging), ..self }
+    pub fn with_dropped_lines(self, dropped: DroppedLines) -> Self {
+        Self { dropped, ..self }
     }
 
     /// Waits for each `required` credential, at most `timeout`; then start-up is done either way.
@@ -151,9 +151,7 @@ async fn readyz_credentials(State(health): State<Health>) -> Response {
 
 async fn metrics(State(health): State<Health>) -> Response {
     health.live.load().credentials.observe(&health.metrics);
-    if let Some(logging) = &health.logging {
-        logging.observe(&health.metrics);
-    }
+    health.dropped.observe(&health.metrics);
     match health.metrics.render() {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

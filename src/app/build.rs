@@ -4,7 +4,7 @@
 //! before the first byte is served.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::shaping::Shaper;
 use crate::store::{SecretStore, Stores};
 use crate::telemetry::Metrics;
-use crate::telemetry::logging::Logging;
+use crate::telemetry::logging::DroppedLines;
 use crate::tls::{self, Roots, TlsError};
 
 /// pingora's own bound on attempts: far above ours, so that only ours decides.
-const PINGORA_ATTEMPTS_MAX: usize = 16;
+const PINGORA_ATTEMPTS_MAX: usize = 64;
 /// Idle connections to the upstream that are kept.
 const POOL_SIZE: usize = 256;
 
@@ -140,8 +140,8 @@ impl Sidecar {
 
     /// Counts of dropped log lines are shown among the metrics.
     #[must_use]
-    pub fn with_logging(self, logging: Arc<Logging>) -> Self {
-        Self { health: self.health.with_logging(logging), ..self }
+    pub fn with_dropped_lines(self, dropped: DroppedLines) -> Self {
+        Self { health: self.health.with_dropped_lines(dropped), ..self }
     }
 
     /// Where apps can call: each listener's name with a bound address.
@@ -199,7 +199,13 @@ fn load_roots(config: &Config) -> Result<Roots, StartError> {
 }
 
 async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = TcpListener::bind(address).await;
+    let mut bound = TcpListener::bind(address).await;
+    // "Every address" is one of IPv6, also on a machine that has none.
+    if bound.as_ref().is_err_and(|cause| cause.kind() != io::ErrorKind::AddrInUse)
+        && address.ip() == Ipv6Addr::UNSPECIFIED
+    {
+        bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+    }
     bound.map_err(|cause| StartError::Bind { section, address, cause })
 }
 

@@ -33,6 +33,7 @@ pub(super) async fn drain(
     mut shutdown: watch::Receiver<Shutdown>,
 ) -> Ended {
     let gauge = draining.gauge.clone();
+    gauge.drain();
     tracing::info!(in_flight = gauge.count(), "draining: serving what is in flight and what comes");
     let ended = tokio::select! {
         ended = in_order(&mut draining) => ended,
@@ -70,7 +71,7 @@ async fn quiet(gauge: &Gauge, not_before: Instant) {
     sleep_until(not_before).await;
     loop {
         gauge.idle().await;
-        let since = gauge.last_began();
+        let since = gauge.last_active();
         if since.elapsed() >= QUIET && gauge.count() == 0 {
             return;
         }

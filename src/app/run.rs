@@ -40,7 +40,7 @@ impl Sidecar {
     pub async fn run(self, mut shutdown: watch::Receiver<Shutdown>) -> Ended {
         let (stop, stopped) = watch::channel(false);
         let (gauge, health, drain) = (self.gauge.clone(), self.health.clone(), self.config.drain);
-        let answer_time = self.config.upstream.request_timeout;
+        let answer_time = self.config.answer_time();
         let mut accepting = JoinSet::new();
         accepting.spawn(proxy::accept(self.listeners, self.proxy, self.server, stopped.clone()));
         let mut parts = JoinSet::new();

@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -47,8 +46,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn exec(path: &Path, args: &Args) -> Result<(), Failure> {
-    let prepared = prepare(path, |config| adapt(config, args.tenant.as_deref()))?;
-    let logging = Arc::clone(&prepared.logging);
+    let (prepared, logging) = prepare(path, |config| adapt(config, args.tenant.as_deref()))?;
     let runtime = runtime(THREADS)?;
     // On the main thread: the child is tied to the thread that starts it.
     let ended = runtime.block_on(serve(prepared, &args.command));
@@ -76,13 +74,13 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> {
-    let Prepared { config, metrics, hardened, logging } = prepared;
+    let Prepared { config, metrics, hardened, dropped } = prepared;
     let signals = PassedOn::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
     let secrets = secret_variables(&config);
     let sidecar = Sidecar::bind(config, metrics, Ports::ProxyOnly).await;
-    let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_logging(logging);
+    let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_dropped_lines(dropped);
     let address = sidecar.addresses().first().map(|(_, address)| *address);
     let address =
         address.ok_or_else(|| Failure::unusable("an address was bound and is not there"))?;

@@ -2,13 +2,12 @@
 //! metrics and log lines. No secret is read here.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::{Failure, load};
 use crate::config::Config;
 use crate::os::{self, Hardened};
 use crate::telemetry::Metrics;
-use crate::telemetry::logging::Logging;
+use crate::telemetry::logging::{DroppedLines, Logging};
 
 /// Variables that would reroute calls or write out session keys. Our clients never look at them.
 const IGNORED: [&str; 9] = [
@@ -28,21 +27,22 @@ pub(super) struct Prepared {
     pub(super) config: Config,
     pub(super) metrics: Metrics,
     pub(super) hardened: Hardened,
-    /// To be dropped last: it writes out what waits.
-    pub(super) logging: Arc<Logging>,
+    pub(super) dropped: DroppedLines,
 }
 
+/// [`Logging`] is to be dropped last: it writes out what waits.
+///
 /// `adapt` changes what the command sees differently than the file says.
 pub(super) fn prepare(
     path: &Path,
     adapt: impl FnOnce(&mut Config) -> Result<(), Failure>,
-) -> Result<Prepared, Failure> {
+) -> Result<(Prepared, Logging), Failure> {
     let hardened = os::harden();
     let (mut config, warnings) = load(path)?;
     adapt(&mut config)?;
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
     let logging = Logging::start(&config.log, &metrics);
-    let logging = Arc::new(logging.map_err(|error| Failure::from_error(&error))?);
+    let logging = logging.map_err(|error| Failure::from_error(&error))?;
     for warning in &warnings {
         tracing::warn!(%warning, "configuration");
     }
@@ -54,5 +54,6 @@ pub(super) fn prepare(
     if !set.is_empty() {
         tracing::warn!(variables = set.join(" "), "the sidecar ignores variables that are set");
     }
-    Ok(Prepared { config, metrics, hardened, logging })
+    let dropped = logging.dropped_lines();
+    Ok((Prepared { config, metrics, hardened, dropped }, logging))
 }

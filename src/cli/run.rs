@@ -1,7 +1,6 @@
 //! `run`: the proxy.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -14,8 +13,7 @@ use crate::app::{Ended, Ports, Shutdown, Sidecar};
 pub(super) const THREADS: usize = 2;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    let prepared = prepare(path, |_config| Ok(()))?;
-    let logging = Arc::clone(&prepared.logging);
+    let (prepared, logging) = prepare(path, |_config| Ok(()))?;
     let runtime = runtime(THREADS)?;
     let ended = runtime.block_on(serve(prepared));
     // What still runs has no call any more; waiting for it would only delay the end.
@@ -28,12 +26,12 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
-    let Prepared { config, metrics, hardened: _, logging } = prepared;
+    let Prepared { config, metrics, hardened: _, dropped } = prepared;
     let signals = Signals::listen();
     let signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
     let sidecar = Sidecar::bind(config, metrics, Ports::All).await;
-    let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_logging(logging);
+    let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_dropped_lines(dropped);
     for (listener, address) in sidecar.addresses() {
         tracing::info!(%listener, %address, "apps can call");
     }

@@ -99,7 +99,11 @@ fn table(report: &Report) -> String {
             credential.state.clone(),
             credential.generation.to_string(),
             credential.age_seconds.map_or_else(String::new, seconds),
-            credential.expires_in_seconds.map_or_else(|| "never".to_owned(), seconds),
+            match (credential.age_seconds, credential.expires_in_seconds) {
+                (None, _) => String::new(),
+                (Some(_), None) => "never".to_owned(),
+                (Some(_), Some(left)) => seconds(left),
+            },
             credential.last_error.clone().unwrap_or_default(),
         ]);
     }

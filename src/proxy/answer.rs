@@ -4,7 +4,7 @@
 //! upstream lead back through us, and no header may carry a live secret.
 
 use http::HeaderValue;
-use http::header::{LINK, LOCATION};
+use http::header::{HeaderName, LINK, LOCATION};
 use pingora::http::ResponseHeader;
 
 use super::call::Call;
@@ -20,6 +20,8 @@ pub(super) fn clean(response: &mut ResponseHeader, call: &Call) -> Result<(), pi
         response.remove_header(&name);
     }
     drop_reflected_token(response, call);
+    // Only the number says what happened; the words could be anything, the token too.
+    response.set_reason_phrase(None)?;
     let origin = &call.snapshot.config.upstream.origin;
     rewrite_each(response, origin, &call.caller_base)?;
     response.insert_header(inject::REQUEST_ID, &*call.request_id)?;
@@ -48,17 +50,17 @@ fn rewrite_each(
     origin: &Origin,
     caller_base: &str,
 ) -> Result<(), pingora::BError> {
-    let location = response.headers.get(LOCATION);
-    if let Some(value) = location.and_then(|value| rewrite::location(value, origin, caller_base)) {
-        response.insert_header(LOCATION, value)?;
-    }
-    let links: Vec<HeaderValue> = response.headers.get_all(LINK).iter().cloned().collect();
-    let rewritten: Vec<_> =
-        links.iter().map(|value| rewrite::link(value, origin, caller_base)).collect();
-    if rewritten.iter().any(Option::is_some) {
-        response.remove_header(&LINK);
-        for (old, new) in links.into_iter().zip(rewritten) {
-            response.append_header(LINK, new.unwrap_or(old))?;
+    type Rewrite = fn(&HeaderValue, &Origin, &str) -> Option<HeaderValue>;
+    let rewrites: [(HeaderName, Rewrite); 2] =
+        [(LOCATION, rewrite::location), (LINK, rewrite::link)];
+    for (name, rewrite) in rewrites {
+        let old: Vec<HeaderValue> = response.headers.get_all(&name).iter().cloned().collect();
+        let new: Vec<_> = old.iter().map(|value| rewrite(value, origin, caller_base)).collect();
+        if new.iter().any(Option::is_some) {
+            response.remove_header(&name);
+            for (old, new) in old.into_iter().zip(new) {
+                response.append_header(&name, new.unwrap_or(old))?;
+            }
         }
     }
     Ok(())

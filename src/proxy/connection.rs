@@ -1,42 +1,39 @@
-//! A caller's connection as pingora sees it: a TCP stream that knows its listener, keeps a request's
-//! head as it came, and keeps two deadlines that pingora has no timer for.
+//! What is known of a caller's connection: where in a call it is, the request's head as it came, and
+//! the deadlines that pingora has no timer for.
 //!
 //! pingora's parser repairs some heads (a space in the target becomes `%20`) before anybody can see
-//! them, so the bytes are kept here, where they pass. And it bounds each single read, never a whole
-//! head and never a whole call: once one of these deadlines is over, reading fails with `TimedOut`,
-//! while writing still works, so that the caller gets an answer.
+//! them, so the bytes are kept here. And it bounds each single read, never a whole head, a whole call
+//! or the silence inside an answer: these bounds are here, and `stream.rs` keeps them.
 
-use std::io;
-use std::pin::Pin;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
-};
-use pingora::proxy::Session;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::front_door::HEAD_BYTES_MAX;
 
-/// Bytes that are collected before they are written: a response head and a small body leave in one
-/// packet.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
-
-/// What is known of a connection, shared by the stream and the calls on it.
+/// A connection, shared by its stream and the calls on it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// The index of the listener in the configuration that was valid at start.
     pub(crate) listener: usize,
     /// How long a whole request head may take, from its first byte.
     head_timeout: Duration,
+    refusals: Refusals,
     state: Mutex<State>,
+}
+
+type Refuse = dyn Fn(&[u8]) -> String + Send + Sync;
+
+/// Makes the answer to a head that pingora refuses before the front door can, and counts it.
+#[derive(Clone)]
+pub(crate) struct Refusals(pub(crate) Arc<Refuse>);
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refusals")
+    }
 }
 
 #[derive(Debug)]
@@ -46,71 +43,67 @@ struct State {
     head: Vec<u8>,
 }
 
-/// Where in a call the connection is, which decides what bounds the next read.
+/// Where in a call the connection is.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Between two calls: pingora's keep-alive time-out bounds the wait.
     Idle,
     /// Bytes of a request head came in; it must be whole by then.
     Head(Instant),
-    /// The head is read; the head of the answer must be there by then, where a bound is set.
-    Call(Option<Instant>),
+    /// The head is read; the head of the answer must be there by then.
+    Call(Instant),
+    /// The head of the answer is out; the next piece of its body must be there by then.
+    Answer { idle: Duration, until: Instant },
+    /// pingora refused the head, and the caller was told by us.
+    Refused,
 }
 
 impl Connection {
     /// A new connection, no byte read yet.
-    pub(crate) const fn new(listener: usize, head_timeout: Duration) -> Self {
+    pub(crate) const fn new(listener: usize, head_timeout: Duration, refusals: Refusals) -> Self {
         let state = State { phase: Phase::Idle, head: Vec::new() };
-        Self { listener, head_timeout, state: Mutex::new(state) }
-    }
-
-    /// The connection that a call came in on.
-    pub(crate) fn of(session: &Session) -> Option<Arc<Self>> {
-        let stream = session.downstream_session.stream()?;
-        let stream = stream.as_ref().as_any().downcast_ref::<CallerStream>()?;
-        Some(Arc::clone(&stream.connection))
+        Self { listener, head_timeout, refusals, state: Mutex::new(state) }
     }
 
     /// The head that was read last, to the end of its empty line; all that was kept where there is
     /// no end within [`HEAD_BYTES_MAX`]. Taken once: the memory is not held during the call.
     pub(crate) fn take_head(&self) -> Vec<u8> {
-        let mut head = std::mem::take(&mut self.state().head);
-        if let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") {
-            head.truncate(end + 4);
-        }
-        head
+        head_of(std::mem::take(&mut self.state().head))
     }
 
-    /// The request head is whole; what follows must be answered by `deadline`.
-    pub(crate) fn start_call(&self, deadline: Option<Instant>) {
-        self.set(Phase::Call(deadline));
+    /// The request head is whole; the head of the answer must be there by `deadline`.
+    pub(crate) fn start_call(&self, deadline: Instant) {
+        self.state().phase = Phase::Call(deadline);
+    }
+
+    /// The head of the answer is there; from now on no silence in it is longer than `idle`.
+    pub(crate) fn start_answer(&self, idle: Duration) {
+        self.state().phase = Phase::Answer { idle, until: Instant::now() + idle };
     }
 
     /// The call is answered: the next byte begins another head.
     pub(crate) fn end_call(&self) {
-        self.set(Phase::Idle);
+        self.state().phase = Phase::Idle;
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    /// When the caller has waited, or kept us waiting, for long enough.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state().phase {
-            Phase::Idle => None,
-            Phase::Head(at) => Some(at),
-            Phase::Call(at) => at,
+            Phase::Idle | Phase::Refused => None,
+            Phase::Head(at) | Phase::Call(at) | Phase::Answer { until: at, .. } => Some(at),
         }
     }
 
-    fn set(&self, phase: Phase) {
-        self.state().phase = phase;
+    /// Whether a call is under way, its head read.
+    pub(super) fn is_in_call(&self) -> bool {
+        matches!(self.state().phase, Phase::Call(_) | Phase::Answer { .. })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn saw(&self, bytes: &[u8]) {
+    /// Bytes came from the caller.
+    pub(super) fn saw(&self, bytes: &[u8]) {
         let mut state = self.state();
         match state.phase {
-            Phase::Call(_) => return,
+            Phase::Call(_) | Phase::Answer { .. } | Phase::Refused => return,
             Phase::Head(_) => {}
             Phase::Idle => {
                 state.phase = Phase::Head(Instant::now() + self.head_timeout);
@@ -121,110 +114,71 @@ impl Connection {
         let room = (HEAD_BYTES_MAX + 1).saturating_sub(state.head.len());
         state.head.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
-}
 
-/// The stream that pingora reads requests from and writes answers to.
-#[derive(Debug)]
-pub(crate) struct CallerStream {
-    stream: BufWriter<TcpStream>,
-    connection: Arc<Connection>,
-    timer: Pin<Box<Sleep>>,
-    id: UniqueIDType,
-}
-
-impl CallerStream {
-    /// Wraps an accepted socket.
-    pub(crate) fn new(stream: TcpStream, connection: Connection) -> Self {
-        use std::os::fd::AsRawFd as _;
-        Self {
-            id: stream.as_raw_fd(),
-            stream: BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream),
-            connection: Arc::new(connection),
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        }
-    }
-}
-
-impl AsyncRead for CallerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(at) = self.connection.deadline() {
-            if self.timer.deadline() != at {
-                self.timer.as_mut().reset(at);
+    /// Bytes are about to be written to the caller. While its head was not even handed to us, they
+    /// are pingora's own bare refusal: what has to be written in their place, nothing at all from the
+    /// second time on.
+    pub(super) fn replaces_write(&self) -> Option<String> {
+        let mut state = self.state();
+        match state.phase {
+            Phase::Head(_) => {
+                state.phase = Phase::Refused;
+                let head = head_of(std::mem::take(&mut state.head));
+                drop(state);
+                Some((self.refusals.0)(&head))
             }
-            if self.timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            Phase::Refused => Some(String::new()),
+            Phase::Answer { idle, .. } => {
+                state.phase = Phase::Answer { idle, until: Instant::now() + idle };
+                None
             }
+            Phase::Idle | Phase::Call(_) => None,
         }
-        // pingora leaves an answer of known length in the buffer until it is whole. Whoever waits for
-        // the caller lets it have first what was written, so that answers stream.
-        if !self.stream.buffer().is_empty()
-            && let Poll::Ready(Err(gone)) = Pin::new(&mut self.stream).poll_flush(cx)
-        {
-            return Poll::Ready(Err(gone));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if let Some(bytes) = buf.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-            self.connection.saw(bytes);
-        }
-        Poll::Ready(Ok(()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl AsyncWrite for CallerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+/// A head without the empty lines before it, which RFC 9112 section 2.2 has a server ignore, and
+/// without what came after it.
+fn head_of(mut bytes: Vec<u8>) -> Vec<u8> {
+    let empty = bytes.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
+    bytes.drain(..empty * 2);
+    if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        bytes.truncate(end + 4);
     }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    bytes
 }
 
-#[async_trait]
-impl Shutdown for CallerStream {
-    async fn shutdown(&mut self) {
-        // The caller may be gone already; there is nobody left to tell.
-        drop(AsyncWriteExt::shutdown(&mut self.stream).await);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_kept_as_it_came_and_without_what_stands_around_it() {
+        let refusals = Refusals(Arc::new(|head| format!("refused {}", head.len())));
+        let connection = Connection::new(0, Duration::from_secs(10), refusals);
+        connection.saw(b"\r\n\r\nGET /a b HT");
+        connection.saw(b"TP/1.1\nHost: x\r\n\r\nbody");
+        assert!(connection.deadline().is_some());
+        assert_eq!(connection.take_head(), b"GET /a b HTTP/1.1\nHost: x\r\n\r\n");
+        connection.start_call(Instant::now());
+        connection.saw(b"GET /of-the-body HTTP/1.1\r\n\r\n");
+        assert_eq!(connection.take_head(), b"");
+        connection.end_call();
+        connection.saw(&[b'x'; HEAD_BYTES_MAX + 100]);
+        assert_eq!(connection.take_head().len(), HEAD_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_write_before_the_head_was_handed_over_is_replaced_once() {
+        let refusals = Refusals(Arc::new(|head| String::from_utf8_lossy(head).into_owned()));
+        let connection = Connection::new(0, Duration::from_secs(10), refusals);
+        assert_eq!(connection.replaces_write(), None);
+        connection.saw(b"BAD");
+        assert_eq!(connection.replaces_write().as_deref(), Some("BAD"));
+        assert_eq!(connection.replaces_write().as_deref(), Some(""));
     }
 }
-
-impl UniqueID for CallerStream {
-    fn id(&self) -> UniqueIDType {
-        self.id
-    }
-}
-
-impl Ssl for CallerStream {}
-
-impl GetTimingDigest for CallerStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for CallerStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for CallerStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
-impl Peek for CallerStream {}

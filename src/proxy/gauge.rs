@@ -1,6 +1,7 @@
 //! How many calls are in flight, and a way to wait until there are none: what draining stands on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,13 +12,14 @@ use crate::telemetry::Metrics;
 #[derive(Debug, Clone)]
 pub struct Gauge {
     state: Arc<watch::Sender<State>>,
+    draining: Arc<AtomicBool>,
     metrics: Metrics,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct State {
     in_flight: usize,
-    last_began: Instant,
+    last_active: Instant,
 }
 
 /// One call; it stops counting when it is dropped.
@@ -28,8 +30,8 @@ impl Gauge {
     /// Counts from zero.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        let state = State { in_flight: 0, last_began: Instant::now() };
-        Self { state: Arc::new(watch::Sender::new(state)), metrics }
+        let state = State { in_flight: 0, last_active: Instant::now() };
+        Self { state: Arc::new(watch::Sender::new(state)), draining: Arc::default(), metrics }
     }
 
     /// A call begins.
@@ -37,7 +39,7 @@ impl Gauge {
     pub fn enter(&self) -> InFlight {
         self.state.send_modify(|state| {
             state.in_flight += 1;
-            state.last_began = Instant::now();
+            state.last_active = Instant::now();
         });
         self.metrics.in_flight.inc();
         InFlight(self.clone())
@@ -49,10 +51,22 @@ impl Gauge {
         self.state.borrow().in_flight
     }
 
-    /// When the last call began (the gauge's own start before the first).
+    /// When a call began or ended last (the gauge's own start before the first).
     #[must_use]
-    pub fn last_began(&self) -> Instant {
-        self.state.borrow().last_began
+    pub fn last_active(&self) -> Instant {
+        self.state.borrow().last_active
+    }
+
+    /// From now on answers ask for their connection to be closed, so that callers come back on a new
+    /// one, or to another process.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Returns once no call is in flight.
@@ -64,7 +78,10 @@ impl Gauge {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.state.send_modify(|state| state.in_flight -= 1);
+        self.0.state.send_modify(|state| {
+            state.in_flight -= 1;
+            state.last_active = Instant::now();
+        });
         self.0.metrics.in_flight.dec();
     }
 }

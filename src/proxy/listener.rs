@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Sidecar;
-use super::connection::{CallerStream, Connection};
+use super::connection::{Connection, Refusals};
 use super::reject::Rejection;
+use super::stream::CallerStream;
+use super::{front_door, observe};
 use crate::config::model::{Config, FrontDoor, Listener};
 use crate::telemetry::{Metrics, trace};
 
@@ -73,10 +75,8 @@ impl Listeners {
                             socket,
                         });
                     }
-                    // A machine without IPv6 still has its localhost.
-                    Err(cause)
-                        if port.is_some() && cause.kind() == io::ErrorKind::AddrNotAvailable =>
-                    {
+                    // A machine without IPv6, in whichever way, still has its localhost.
+                    Err(cause) if port.is_some() && cause.kind() != io::ErrorKind::AddrInUse => {
                         tracing::info!(%address, listener = %listener.name, "not on this machine");
                     }
                     Err(cause) => {
@@ -109,7 +109,8 @@ pub async fn accept(
     let metrics = sidecar.metrics.clone();
     let mut proxy = HttpProxy::new(sidecar, server);
     proxy.handle_init_modules();
-    let accepting = Accepting { proxy: Arc::new(proxy), limits, metrics, stop };
+    let refusals = refusals(&config.config, &metrics);
+    let accepting = Accepting { proxy: Arc::new(proxy), limits, refusals, metrics, stop };
     accepting.run(listeners).await;
 }
 
@@ -129,8 +130,28 @@ impl Limits {
 struct Accepting {
     proxy: Arc<HttpProxy<Sidecar>>,
     limits: Limits,
+    /// One for each listener.
+    refusals: Vec<Refusals>,
     metrics: Metrics,
     stop: watch::Receiver<bool>,
+}
+
+/// For each listener, what answers in the place of pingora, whose own refusals say nothing.
+fn refusals(config: &Config, metrics: &Metrics) -> Vec<Refusals> {
+    let rules = config.front_door;
+    let all = config.listeners.iter().map(|listener| {
+        let (listener, metrics) = (listener.clone(), metrics.clone());
+        Refusals(Arc::new(move |head: &[u8]| {
+            let judged = front_door::judge(head, &rules, &listener.allowed_hosts);
+            // pingora is stricter than we are in a few places.
+            let malformed = Rejection::BadRequest("the request's head is malformed");
+            let rejection = judged.err().unwrap_or(malformed);
+            let request_id = trace::new_request_id();
+            observe::observe_refusal(&request_id, &listener.name, rejection, &metrics);
+            rejection.raw_response(&request_id)
+        }))
+    });
+    all.collect()
 }
 
 impl Accepting {
@@ -154,6 +175,10 @@ impl Accepting {
                 },
             }
         }
+        // The kernel has taken these callers in already; closing the socket would reset them.
+        while let Some((listener, Ok(stream))) = waiting_connection(&sockets).await {
+            self.begin(stream, listener, &mut connections);
+        }
         drop(sockets);
         self.proxy.http_cleanup().await;
         while let Some(ended) = connections.join_next().await {
@@ -172,7 +197,9 @@ impl Accepting {
             }
             return;
         }
-        let connection = Connection::new(listener, self.limits.head_timeout);
+        let refusals = self.refusals.get(listener).cloned();
+        let Some(refusals) = refusals else { return };
+        let connection = Connection::new(listener, self.limits.head_timeout, refusals);
         let stream = CallerStream::new(stream, connection);
         let (proxy, stop) = (Arc::clone(&self.proxy), self.stop.clone());
         let counted = Counted::new(&self.metrics);
@@ -224,6 +251,15 @@ async fn next_connection(sockets: &[Bound]) -> (usize, io::Result<TcpStream>) {
         std::task::Poll::Pending
     })
     .await
+}
+
+/// A connection that is there already, if there is one.
+async fn waiting_connection(sockets: &[Bound]) -> Option<(usize, io::Result<TcpStream>)> {
+    tokio::select! {
+        biased;
+        connection = next_connection(sockets) => Some(connection),
+        () = std::future::ready(()) => None,
+    }
 }
 
 /// Answers 503 without reading, for a connection over the limit.

@@ -8,6 +8,7 @@ pub mod headers;
 pub mod rewrite;
 pub mod front_door;
 mod connection;
+mod stream;
 mod live;
 mod gauge;
 mod call;
@@ -29,7 +30,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderValue;
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Version};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -45,16 +47,18 @@ pub use upstream::Addresses;
 
 use body::Budget;
 use budget::RetryBudget;
-use connection::Connection;
 use judge::Verdict;
 use prepare::Unprepared;
 use reject::Rejection;
+use stream::{CallerStream, unless_gone};
 
 use crate::credential::CredentialHandle;
 use crate::telemetry::Metrics;
 
 /// A caller's idle connection is kept this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A call waits this long for the upstream's name to be looked up for the first time.
+const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// The sidecar answers the call itself: the reason is in the [`Call`].
 const REJECTED: ErrorType = ErrorType::Custom("Rejected");
 
@@ -95,9 +99,9 @@ impl ProxyHttp for Sidecar {
     }
 
     async fn early_request_filter(&self, session: &mut Session, call: &mut Call) -> Result<()> {
-        call.connection = Connection::of(session);
+        call.connection = CallerStream::connection_of(session);
         if let Some(connection) = &call.connection {
-            connection.start_call(Some(call.deadline));
+            connection.start_call(call.deadline);
         }
         let idle = call.snapshot.config.upstream.idle_timeout;
         let closing = headers::asks_to_close(&session.req_header().headers);
@@ -106,6 +110,8 @@ impl ProxyHttp for Sidecar {
         session.set_keepalive(keep);
         session.set_read_timeout(Some(idle));
         session.set_write_timeout(Some(idle));
+        // What is left of a request that was answered early must never be read as the next one.
+        session.set_close_on_response_before_downstream_finish(true);
         // An early hint or a `100` of the upstream's is not for the app: ours was sent already.
         session.set_ignore_info_resp(true);
         Ok(())
@@ -122,15 +128,16 @@ impl ProxyHttp for Sidecar {
         }
     }
 
-    async fn upstream_peer(
-        &self,
-        _session: &mut Session,
-        call: &mut Call,
-    ) -> Result<Box<HttpPeer>> {
-        tokio::time::sleep(std::mem::take(&mut call.pause)).await;
+    async fn upstream_peer(&self, session: &mut Session, call: &mut Call) -> Result<Box<HttpPeer>> {
+        let pause = tokio::time::sleep(std::mem::take(&mut call.pause));
+        if unless_gone(session, pause).await.is_none() {
+            return Err(stream::gone());
+        }
         call.attempts += 1;
         call.body.rewind();
-        let Some(address) = self.addresses.next(call.deadline).await else {
+        let Some(address) =
+            self.addresses.next(call.deadline.min(Instant::now() + RESOLVE_WAIT)).await
+        else {
             return respond::fail(call, Rejection::UpstreamUnreachable);
         };
         let remaining = call.remaining();
@@ -212,12 +219,17 @@ impl ProxyHttp for Sidecar {
             return Ok(());
         }
         if let Some(connection) = &call.connection {
-            // From here on the idle time-out bounds the answer: it may stream for hours.
-            connection.start_call(None);
+            // From here on silence is bounded, and not the whole: an answer may stream for hours.
+            connection.start_answer(call.snapshot.config.upstream.idle_timeout);
         }
         call.answered = true;
         answer::clean(response, call)?;
-        if session.is_process_shutting_down() {
+        if session.req_header().version == Version::HTTP_10 {
+            // It cannot read chunks (RFC 9112 section 6.1): the end of the connection ends the body.
+            response.remove_header(&TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        if self.gauge.is_draining() {
             session.set_keepalive(None);
         }
         Ok(())

@@ -5,6 +5,7 @@ use pingora::proxy::Session;
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::reject::Rejection;
 use crate::telemetry::{Metrics, audit};
 
 /// Counts the call and writes its audit line.
@@ -33,6 +34,26 @@ pub(super) fn observe(session: &Session, call: &Call, metrics: &Metrics) {
         attempts: call.attempts,
         duration,
         token_wait: call.token_wait,
+    });
+}
+
+/// A head that pingora refused before there was a call.
+pub(super) fn observe_refusal(
+    request_id: &str,
+    listener: &str,
+    rejection: Rejection,
+    metrics: &Metrics,
+) {
+    let status = rejection.status().as_u16();
+    metrics.requests.with_label_values(&["", "", "other", status_label(status)]).inc();
+    metrics.rejected.with_label_values(&[rejection.code()]).inc();
+    audit::write(&audit::Line {
+        request_id,
+        listener,
+        method: "other",
+        status,
+        code: rejection.code(),
+        ..audit::Line::default()
     });
 }
 

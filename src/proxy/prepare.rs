@@ -10,6 +10,8 @@ use pingora::{BError, Result};
 use super::call::Call;
 use super::front_door::Head;
 use super::reject::Rejection;
+use super::retry::ATTEMPTS_MAX;
+use super::stream::{gone, unless_gone};
 use super::{Sidecar, admit, body, inject};
 
 impl Sidecar {
@@ -21,6 +23,12 @@ impl Sidecar {
     ) -> Result<(), Unprepared> {
         let raw = call.connection.as_ref().map(|connection| connection.take_head());
         let head = admit::judge_head(&raw.unwrap_or_default(), call)?;
+        // pingora made its own reading of the same bytes, and that is what is sent.
+        let request = session.req_header();
+        let sent = (&request.method, request.raw_path());
+        if sent != (&head.method, head.target.raw().as_str().as_bytes()) {
+            return Err(Rejection::BadRequest("the request line can be read in two ways").into());
+        }
         if let Some(given) = &head.request_id {
             call.request_id = given.as_str().into();
         }
@@ -29,9 +37,12 @@ impl Sidecar {
         call.caller_base = format!("http://{}", host.unwrap_or_default()).into();
         admit::grant(&head, call)?;
         if let Some(connection) = &call.connection {
-            connection.start_call(Some(call.deadline));
+            connection.start_call(call.deadline);
         }
-        admit::wait_for_turn(call).await?;
+        match unless_gone(session, admit::wait_for_turn(call)).await {
+            Some(turn) => turn?,
+            None => return Err(gone().into()),
+        }
         self.take_body(session, call, &head).await?;
         inject::strip(session.req_header_mut());
         Ok(())
@@ -39,7 +50,10 @@ impl Sidecar {
 
     async fn take_body(&self, session: &mut Session, call: &mut Call, head: &Head) -> Result<()> {
         if head.expects_continue {
+            // pingora takes this for an answer before the body, and would close the connection.
+            let keep = session.get_keepalive();
             session.as_downstream_mut().write_continue_response().await?;
+            session.set_keepalive(keep);
         }
         let bytes_max = call.snapshot.config.upstream.replay_body_bytes_max;
         call.body = body::keep(session, head.body, bytes_max, &self.kept).await?;
@@ -49,6 +63,9 @@ impl Sidecar {
     /// The answer says that the token is no good: waits for a newer one.
     pub(super) async fn renew(&self, call: &mut Call) -> bool {
         let (Some(handle), Some(token)) = (&call.handle, &call.token) else { return false };
+        if call.attempts >= ATTEMPTS_MAX {
+            return false;
+        }
         let Some(newer) = handle.renewed(token.generation(), call.deadline).await else {
             return false;
         };

@@ -207,7 +207,8 @@ impl Rejection {
         let retry_after = retry_after.map_or_else(String::new, |s| format!("Retry-After: {s}\r\n"));
         format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\n\
-             {ERROR_HEADER}: {}\r\n{retry_after}Connection: close\r\n\r\n{body}",
+             Cache-Control: no-store\r\n{ERROR_HEADER}: {}\r\nX-Request-Id: {request_id}\r\n\
+             {retry_after}Connection: close\r\n\r\n{body}",
             status.as_u16(),
             self.title(),
             body.len(),

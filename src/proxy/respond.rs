@@ -3,6 +3,8 @@
 //! What they say is in `reject.rs`; what went wrong goes to the log, without a path, a query or a
 //! byte that somebody sent.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -15,6 +17,10 @@ use super::call::Call;
 use super::reject::{ERROR_HEADER, PROBLEM_JSON, Rejection};
 use super::{REJECTED, admit, inject};
 use crate::config::model::Credential;
+
+/// How long, and how many bytes, a refused caller is listened to.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Answers the call; nothing was sent upstream.
 ///
@@ -141,5 +147,23 @@ async fn write(session: &mut Session, call: &mut Call, rejection: Rejection) -> 
         session.write_response_body(Some(body), true).await?;
     }
     // Writes out what is buffered, also where the connection is about to be dropped.
-    session.as_downstream_mut().finish_body().await
+    session.as_downstream_mut().finish_body().await?;
+    linger(session).await;
+    Ok(())
+}
+
+/// Reads what the caller still sends, for a moment: closing a socket with unread bytes resets it, and
+/// takes the answer away from a caller that is not done sending (RFC 9112 section 9.6).
+async fn linger(session: &mut Session) {
+    let reading = async {
+        let mut read = 0;
+        while read < LINGER_BYTES_MAX && !session.as_downstream_mut().is_body_done() {
+            match session.as_downstream_mut().read_request_body().await {
+                Ok(Some(piece)) => read += piece.len(),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    };
+    // What is sent after that is lost with the connection.
+    drop(tokio::time::timeout(LINGER, reading).await);
 }

@@ -21,7 +21,7 @@ use crate::{clock, retry_after};
 /// `error_while_proxy`, seen by nobody else.
 const SEND_AGAIN: ErrorType = ErrorType::Custom("SendAgain");
 /// Attempts upstream for one call, all reasons together.
-const ATTEMPTS_MAX: u32 = 16;
+pub(super) const ATTEMPTS_MAX: u32 = 16;
 /// Bounds the first wait after a connection could not be had, and after an unwell answer.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 /// Bounds every wait.
@@ -89,7 +89,13 @@ impl Sidecar {
             Some(rounds) => Backoff::new(WAIT_FIRST, WAIT_MAX).after(rounds).next_wait(),
         };
         let retries = call.snapshot.config.upstream.retries;
-        let again = call.unconnected <= retries && self.may_wait(call, wait) && self.may_retry();
+        // A peer that does not verify does not become another one by asking again.
+        let verified =
+            !matches!(error.etype(), ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure);
+        let again = verified
+            && call.unconnected <= retries
+            && self.may_wait(call, wait)
+            && self.may_retry();
         if again {
             self.metrics.retries.with_label_values(&["no_connection"]).inc();
             call.pause = wait;
@@ -98,7 +104,7 @@ impl Sidecar {
         error
     }
 
-    /// The attempt broke off after a connection was there.
+    /// A request broke off after a connection was there.
     pub(super) fn after_failure(
         &self,
         session: &Session,
@@ -109,17 +115,24 @@ impl Sidecar {
         if *error.etype() == SEND_AGAIN {
             return error;
         }
-        // `ReusedOnly`: the upstream closed a pooled connection before the first byte of an answer,
-        // the usual race with its keep-alive time-out. Whether it acted on the request cannot be
-        // known for certain: `replay: never` turns this off where that matters.
-        let stale = reused && matches!(error.retry, RetryType::ReusedOnly);
-        let again = stale
-            && Self::attempt(session, call).again != Again::Never
+        let again = match Self::attempt(session, call).again {
+            Again::Never => false,
+            // An HTTP/2 stream that the upstream refused, or did not get to before its GOAWAY: it has
+            // not acted on it (RFC 9113 section 8.7). `InvalidH2` is no such promise.
+            Again::Unheard => is_unheard(&error),
+            // `ReusedOnly`: a pooled connection broke, most likely in the race with the upstream's
+            // keep-alive time-out. Whether it acted on the request cannot be known (RFC 9110 section
+            // 9.2.2).
+            Again::Harmless => {
+                is_unheard(&error) || (reused && matches!(error.retry, RetryType::ReusedOnly))
+            }
+        };
+        let again = again
             && call.rejection.is_none()
             && call.attempts < ATTEMPTS_MAX
             && !call.remaining().is_zero();
         if again {
-            self.metrics.retries.with_label_values(&["stale_connection"]).inc();
+            self.metrics.retries.with_label_values(&["connection_lost"]).inc();
         }
         error.set_retry(again);
         error
@@ -132,4 +145,9 @@ impl Sidecar {
     fn may_retry(&self) -> bool {
         self.budget.lock().retry(Instant::now())
     }
+}
+
+/// Whether the upstream says that it has not acted on the request.
+fn is_unheard(error: &Error) -> bool {
+    matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
 }

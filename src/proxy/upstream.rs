@@ -151,7 +151,7 @@ pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Duration) -> Ht
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
     options.read_timeout = Some(upstream.idle_timeout.max(remaining));
-    options.write_timeout = Some(upstream.idle_timeout);
+    options.write_timeout = Some(upstream.idle_timeout.min(remaining));
     options.idle_timeout = Some(upstream.idle_timeout);
     options.max_h2_streams = H2_STREAMS_MAX;
     match upstream.http2 {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// What an audit line says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Line<'a> {
     /// The call's identifier, as both sides know it.
     pub request_id: &'a str,

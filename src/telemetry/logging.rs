@@ -22,11 +22,27 @@ use crate::config::model::{AuditSink, Log, LogFormat, LogLevel};
 /// Lines that wait to be written, for each stream.
 const LINES_MAX: usize = 16_384;
 
-/// Keeps the writers alive; dropping it writes out what waits.
+/// Keeps the writers alive; dropping it writes out what waits. It has one owner, so that the last
+/// lines of a process are not lost with a task that nobody waits for.
 #[derive(Debug)]
 pub struct Logging {
     _guards: Vec<WorkerGuard>,
-    dropped: Vec<(&'static str, ErrorCounter)>,
+    dropped: DroppedLines,
+}
+
+/// How many lines were dropped, by stream.
+#[derive(Debug, Clone, Default)]
+pub struct DroppedLines(Vec<(&'static str, ErrorCounter)>);
+
+impl DroppedLines {
+    /// Brings the counts up to date.
+    pub fn observe(&self, metrics: &Metrics) {
+        for (stream, counter) in &self.0 {
+            let family = metrics.lines_dropped.with_label_values(&[stream]);
+            let total = u64::try_from(counter.dropped_lines()).unwrap_or(u64::MAX);
+            family.inc_by(total.saturating_sub(family.get()));
+        }
+    }
 }
 
 /// Why nothing can be logged.
@@ -52,7 +68,7 @@ impl Logging {
     /// # Errors
     /// See [`LoggingError`].
     pub fn start(log: &Log, metrics: &Metrics) -> Result<Self, LoggingError> {
-        let mut logging = Self { _guards: Vec::new(), dropped: Vec::new() };
+        let mut logging = Self { _guards: Vec::new(), dropped: DroppedLines::default() };
         let stderr = logging.queue("log", io::stderr());
         let text = log.format.map_or_else(|| io::stderr().is_terminal(), |f| f == LogFormat::Text);
         let targets = Targets::new()
@@ -101,19 +117,16 @@ impl Logging {
         Ok(logging)
     }
 
-    /// Brings the counts of dropped lines up to date.
-    pub fn observe(&self, metrics: &Metrics) {
-        for (stream, counter) in &self.dropped {
-            let family = metrics.lines_dropped.with_label_values(&[stream]);
-            let total = u64::try_from(counter.dropped_lines()).unwrap_or(u64::MAX);
-            family.inc_by(total.saturating_sub(family.get()));
-        }
+    /// A reader of the counts of dropped lines.
+    #[must_use]
+    pub fn dropped_lines(&self) -> DroppedLines {
+        self.dropped.clone()
     }
 
     fn queue(&mut self, name: &'static str, to: impl Write + Send + 'static) -> NonBlocking {
         let (writer, guard) =
             NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(to);
-        self.dropped.push((name, writer.error_counter()));
+        self.dropped.0.push((name, writer.error_counter()));
         self._guards.push(guard);
         writer
     }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::support::{CANARY, Rig, exchange};
+use crate::support::{Rig, exchange};
 
 #[tokio::test]
 async fn a_call_without_a_credential_returns_data() {
@@ -20,7 +20,7 @@ async fn a_call_without_a_credential_returns_data() {
 #[tokio::test]
 async fn the_upstream_sees_exactly_one_authorization_and_it_is_ours() {
     let rig = Rig::start().await;
-    let stolen = format!("Bearer dp_live_{CANARY}_of_the_caller");
+    let stolen = "Bearer dp_live_of_the_caller".to_owned();
     let lines = [
         String::new(),
         format!("Authorization: {stolen}\r\n"),
@@ -30,7 +30,7 @@ async fn the_upstream_sees_exactly_one_authorization_and_it_is_ours() {
         format!("Authorization: {}\r\n", "x".repeat(8 * 1024)),
         format!("Authorization_: {stolen}\r\nX_Api_Key: {stolen}\r\n"),
         format!(
-            "X-Api-Key: {stolen}\r\nProxy-Authorization: {stolen}\r\nCookie: token={CANARY}\r\n"
+            "X-Api-Key: {stolen}\r\nProxy-Authorization: {stolen}\r\nCookie: token=of_the_caller\r\n"
         ),
         format!("Connection: authorization\r\nAuthorization: {stolen}\r\n"),
         "Connection: Authorization, close\r\n".to_owned(),
@@ -39,7 +39,7 @@ async fn the_upstream_sees_exactly_one_authorization_and_it_is_ours() {
     ];
     for line in &lines {
         let request = format!(
-            "GET /v1/echo?token={CANARY} HTTP/1.1\r\nHost: localhost\r\n{line}\
+            "GET /v1/echo?token=of_the_caller HTTP/1.1\r\nHost: localhost\r\n{line}\
              X-Kept: yes\r\nConnection: close\r\n\r\n"
         );
         let answer = exchange(rig.address, &request).await;

@@ -79,7 +79,7 @@ async fn a_head_over_32_kib_is_refused() {
     rig.finish().await;
 }
 
-/// What pingora's own parser refuses never reaches our front door; it is a bare 400.
+/// What pingora's own parser refuses never becomes a call; it is answered and counted all the same.
 #[tokio::test]
 async fn malformed_heads_are_refused_whoever_finds_them() {
     let rig = Rig::start().await;
@@ -91,11 +91,22 @@ async fn malformed_heads_are_refused_whoever_finds_them() {
         "POST /v1/datasets HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
         "POST /v1/datasets HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "GET /v1/datasets HTTP/1.1\r\n\r\n",
-        "CONNECT api.datapulse.ai:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ] {
         let answer = exchange(rig.address, head).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{head:?}: {answer}");
+        for part in ["x-datapulse-sidecar-error: bad_request", "x-request-id: ", "problem+json"] {
+            assert!(answer.to_lowercase().contains(part), "{head:?}: {part} in {answer}");
+        }
     }
+    let connect = "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n";
+    let answer = exchange(rig.address, connect).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 405 ") && answer.contains("method_not_allowed"),
+        "{answer}"
+    );
+    let (_, metrics) = rig.health("/metrics").await;
+    let counted = "datapulse_sidecar_rejected_total{code=\"bad_request\"} 7";
+    assert!(metrics.contains(counted), "{metrics}");
     assert_eq!(rig.emulator.api_requests(), 0, "nothing was sent upstream");
     rig.finish().await;
 }
@@ -120,6 +131,14 @@ async fn what_stock_clients_do_by_default_passes() {
         assert!(answer.starts_with("HTTP/1.1 2") || answer.starts_with("HTTP/1.1 404"), "{head}: {answer}");
         assert!(!answer.contains("x-datapulse-sidecar-error"), "{head}: {answer}");
     }
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_is_refused_while_it_uploads_still_reads_why() {
+    let rig = Rig::start().await;
+    let upload = rig.client.post(rig.url("/auth/refresh")).body(vec![7; 5_000_000]);
+    assert_eq!(upload.send().await.expect("an answer, no reset").status(), 403);
     rig.finish().await;
 }
 

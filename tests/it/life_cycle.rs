@@ -36,6 +36,29 @@ async fn sigterm_loses_no_call_and_refuses_none() {
     assert_eq!(rig.sidecar.ended().await.code(), Some(0));
 }
 
+/// An app that makes slow calls one after the other is still there when one ends.
+#[tokio::test]
+async fn an_app_that_calls_again_and_again_is_served_until_it_stops() {
+    let mut rig = Rig::builder().await.config("drain: {max: 20s}\n").start().await;
+    rig.emulator.delay_api(Duration::from_millis(600));
+    let (url, client) = (rig.url("/v1/datasets"), rig.client.clone());
+    let calling = async {
+        for number in 0..4 {
+            let answer =
+                client.get(&url).send().await.unwrap_or_else(|e| panic!("call {number}: {e}"));
+            assert_eq!(answer.status(), 200, "call {number}");
+        }
+    };
+    let ending = async {
+        rig.emulator.in_flight(1).await;
+        rig.sidecar.signal("TERM").await;
+    };
+    tokio::join!(calling, ending);
+    assert_eq!(rig.sidecar.ended().await.code(), Some(0));
+    let last = rig.sidecar.stderr.lines().last().cloned().unwrap_or_default();
+    assert!(last.contains("every call was answered"), "{last}");
+}
+
 #[tokio::test]
 async fn readiness_tells_of_draining_and_a_second_signal_ends_at_once() {
     let mut rig = Rig::start().await;

@@ -101,3 +101,17 @@ async fn a_call_waits_out_an_upstream_that_restarts() {
     assert_eq!(answer.unwrap().status(), 200);
     rig.finish().await;
 }
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_while_its_call_waits_causes_no_further_attempt() {
+    let rig = Rig::start().await;
+    let unwell = Effect::Status { code: 503, retry_after: Some("2".to_owned()) };
+    rig.emulator.fault(Fault::times(Scope::Api, unwell, 1));
+    let mut stream = tokio::net::TcpStream::connect(rig.address).await.unwrap();
+    stream.write_all(b"DELETE /v1/datasets/1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    rig.metric("datapulse_sidecar_retries_total{reason=\"unavailable\"} 1").await;
+    drop(stream);
+    rig.quiet().await;
+    assert_eq!(rig.emulator.api_requests(), 1);
+    rig.finish().await;
+}

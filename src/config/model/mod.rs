@@ -47,3 +47,12 @@ pub struct Config {
     /// What happens between SIGTERM and the end.
     pub drain: Drain,
 }
+
+impl Config {
+    /// The longest that any call may take until the head of its answer.
+    #[must_use]
+    pub fn answer_time(&self) -> Duration {
+        let rules = self.policy.iter().filter_map(|rule| rule.request_timeout);
+        rules.fold(self.upstream.request_timeout, Duration::max)
+    }
+}

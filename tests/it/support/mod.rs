@@ -69,7 +69,13 @@ impl Rig {
     }
 
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
-        self.client.get(self.url(path)).send().await.expect("the sidecar answers")
+        let answer = self.client.get(self.url(path)).send().await.expect("the sidecar answers");
+        let telling = answer
+            .headers()
+            .iter()
+            .find(|(_, value)| String::from_utf8_lossy(value.as_bytes()).contains(CANARY));
+        assert!(telling.is_none(), "a secret is in an answer's head: {telling:?}");
+        answer
     }
 
     /// Calls until the answer has this status.
@@ -127,6 +133,16 @@ impl Rig {
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.expect("the gauge gets there");
+    }
+
+    /// Waits until a line is among the metrics.
+    pub(crate) async fn metric(&self, line: &str) {
+        let waiting = async {
+            while !self.health("/metrics").await.1.lines().any(|have| have == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("the metric gets there");
     }
 
     async fn gauge(&self, name: &str) -> f64 {

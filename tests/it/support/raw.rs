@@ -6,11 +6,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::{CANARY, PATIENCE};
 
 /// Sends a request and reads until the other side closes, which `Connection: close` asks for.
 pub(crate) async fn exchange(to: SocketAddr, request: &str) -> String {
-    String::from_utf8_lossy(&exchange_bytes(to, request.as_bytes()).await).into_owned()
+    let answer =
+        String::from_utf8_lossy(&exchange_bytes(to, request.as_bytes()).await).into_owned();
+    assert!(!answer.contains(CANARY), "a secret is in an answer: {answer}");
+    answer
 }
 
 /// As [`exchange`], with any bytes.
