@@ -159,6 +159,23 @@ fn the_changelog_has_a_place_for_what_is_new() {
 }
 
 #[test]
+fn each_fault_names_a_test_that_exists() {
+    let code: Vec<_> =
+        ["src", "tests"].into_iter().flat_map(rust_files).map(|f| read(&f)).collect();
+    let mut wrong = Vec::new();
+    for (at, row) in read("docs/faults.md").lines().enumerate().skip(7) {
+        let Some(tests) = row.trim_end_matches([' ', '|']).rsplit('|').next() else { continue };
+        let names: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        let is_row = row.starts_with('|');
+        let missing = |name: &&str| !code.iter().any(|text| text.contains(&format!("fn {name}(")));
+        if is_row && (names.is_empty() || names.iter().any(missing)) {
+            wrong.push(format!("docs/faults.md:{}: {names:?}", at + 1));
+        }
+    }
+    none(&wrong, "A row without a test is a hope: name one that exists, or take the row out.");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let mut wrong = Vec::new();
     for file in files_under("").filter(|file| file.ends_with(".md")) {
