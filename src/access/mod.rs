@@ -2,9 +2,13 @@
 //!
 //! It never falls back to a stronger credential than a rule asks for where a weaker one will do.
 
+mod caller;
+
 use std::sync::Arc;
 
 use http::Method;
+
+pub use caller::{Callers, CallersError, Identity, Stranger};
 
 use crate::config::model::{Action, Config, Level, Methods, Rule};
 

@@ -12,14 +12,14 @@ use http::HeaderValue;
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 
-use crate::access::Access;
+use crate::access::{Access, Callers, CallersError};
 use crate::admin::{Health, Status};
 use crate::config::Config;
 use crate::credential::{self, Refresher};
 use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::shaping::Shaper;
-use crate::store::{SecretStore, Stores};
+use crate::store::{SecretStore, StoreError, Stores};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::DroppedLines;
 use crate::tls::{self, Roots, TlsError};
@@ -83,13 +83,20 @@ pub enum StartError {
     /// pingora reads the system's certificates by itself, and gives up on one that it cannot parse.
     #[error("{0}; set upstream.ca_file to a file with the certificates to trust")]
     SystemRoots(String),
+    /// A secret that callers are known by cannot be read; they would be let in or kept out wrongly.
+    #[error("a caller token cannot be read; put it there before the start")]
+    CallerToken(#[source] StoreError),
+    /// It would not be clear who may call.
+    #[error(transparent)]
+    Callers(#[from] CallersError),
     /// The upstream's host and port cannot stand in a `Host` header.
     #[error("upstream.base_url: the host cannot stand in a Host header")]
     Authority,
 }
 
 impl Sidecar {
-    /// Binds every address of `ports` and checks every file; no secret is read and no call is made yet.
+    /// Binds every address of `ports` and checks every file. No call is made yet, and no secret read
+    /// but those that callers are known by.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -102,6 +109,7 @@ impl Sidecar {
         };
         let client = tls::http_client(&auth_roots)?;
         let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
+        let callers = callers(&config, &*stores).await?;
         let (registry, refreshers) =
             credential::build(&config.credentials, &config.auth, &stores, &client, &metrics);
         let authority = HeaderValue::from_str(&config.upstream.origin.authority())
@@ -110,6 +118,7 @@ impl Sidecar {
         let gauge = Gauge::new(metrics.clone());
         let server = Arc::new(server_conf(&config));
         let live = Arc::new(Live::new(Snapshot {
+            callers,
             access: Access::new(&config),
             config: config.clone(),
             credentials: registry,
@@ -150,6 +159,12 @@ impl Sidecar {
         self.listeners.addresses()
     }
 
+    /// The unix sockets where apps can call, as configured.
+    #[must_use]
+    pub fn unix_sockets(&self) -> Vec<Arc<str>> {
+        self.listeners.unix_sockets()
+    }
+
     /// Where health and metrics are served, if they are.
     #[must_use]
     pub fn health_address(&self) -> Option<SocketAddr> {
@@ -177,6 +192,16 @@ impl OwnSockets {
             admin: bind("admin", config.admin_listen).await?,
         })
     }
+}
+
+/// Reads what callers are known by.
+async fn callers(config: &Config, stores: &dyn SecretStore) -> Result<Callers, StartError> {
+    let mut secrets = Vec::new();
+    for at in Callers::secrets(config) {
+        let read = stores.read(&at).await.map_err(StartError::CallerToken)?;
+        secrets.push((at, read.value));
+    }
+    Ok(Callers::new(config, &secrets)?)
 }
 
 /// Checks what the upstream is verified with, and gives what the authorization server is.

@@ -20,7 +20,7 @@ use super::signals::PassedOn;
 use super::{Failure, environment, runtime, tenant_of};
 use crate::app::{Ended, Ports, Shutdown, Sidecar};
 use crate::config::Config;
-use crate::config::model::{AuditSink, Listener};
+use crate::config::model::{AuditSink, Listener, Socket};
 use crate::os;
 use crate::secret::SecretRef;
 
@@ -63,10 +63,14 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
     let tenant = tenant_of(config, tenant)?;
     config.listeners = vec![Listener {
         name: "exec".into(),
-        addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
-        tenant,
+        socket: Socket::Tcp(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]),
+        tenant: Some(tenant),
+        caller_token: None,
+        allowed_uids: None,
         allowed_hosts: Vec::new(),
     }];
+    // The child sends no token of its own.
+    config.tenants.iter_mut().for_each(|tenant| tenant.callers.clear());
     if config.log.audit == AuditSink::Stdout {
         config.log.audit = AuditSink::Stderr;
     }

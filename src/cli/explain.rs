@@ -3,7 +3,6 @@
 //! Reads no secret and sends nothing: a name and a level are all it tells of a credential.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::{Failure, load, say, tenant_of};
 use crate::access::{Access, Denial, Grant};
@@ -41,12 +40,9 @@ fn refused(rejection: &Rejection) -> Failure {
 }
 
 fn lines(config: &Config, tenant: &str, decided: Result<&Grant, &Denial>) -> String {
-    let rule: Option<&Arc<Rule>> = match decided {
+    let rule = match decided {
         Ok(grant) => Some(&grant.rule),
-        Err(Denial::LevelNotGranted { rule, .. } | Denial::DeniedByPolicy { rule, .. }) => {
-            Some(rule)
-        }
-        Err(Denial::Unconfigured) => None,
+        Err(denial) => denial.rule(),
     };
     let credential = decided.ok().and_then(|grant| config.credentials.get(grant.credential));
     let written = rule.map_or_else(|| "none".to_owned(), |rule| of_rule(rule));

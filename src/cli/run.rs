@@ -35,6 +35,9 @@ async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
     for (listener, address) in sidecar.addresses() {
         tracing::info!(%listener, %address, "apps can call");
     }
+    for listener in sidecar.unix_sockets() {
+        tracing::info!(%listener, "apps can call");
+    }
     if let (Some(health), Some(admin)) = (sidecar.health_address(), sidecar.admin_address()) {
         tracing::info!(%health, %admin, "health and metrics; status");
     }

@@ -5,6 +5,8 @@
 
 mod child;
 mod harden;
+mod socket;
 
 pub use child::{Signal, end_with_this_process, in_foreground, send};
 pub use harden::{Hardened, harden};
+pub use socket::bind_unix_socket;

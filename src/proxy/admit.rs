@@ -18,12 +18,20 @@ pub(super) fn judge_head(head: &[u8], call: &Call) -> Result<Head, Rejection> {
     front_door::judge(head, &call.snapshot.config.front_door, &listener.allowed_hosts)
 }
 
+/// Whose call it is. Nothing of the policy is told to a caller that is not known.
+fn tenant_of(head: &Head, call: &mut Call) -> Result<usize, Rejection> {
+    let Some(connection) = &call.connection else { return Err(Rejection::Misdirected) };
+    let (listener, uid) = (connection.listener, connection.uid);
+    let known = call.snapshot.callers.tenant_of(listener, uid, head.caller_token.as_ref());
+    let (tenant, identity) = known.map_err(Rejection::from)?;
+    call.identity = Some(identity);
+    Ok(tenant)
+}
+
 /// Decides which credential the call gets.
 pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
-    let Some(tenant) = call.listener().map(|listener| listener.tenant) else {
-        return Err(Rejection::Misdirected);
-    };
     let snapshot = Arc::clone(&call.snapshot);
+    let tenant = tenant_of(head, call)?;
     let decided = snapshot.access.decide(tenant, &head.method, head.target.segments());
     let grant = match decided {
         Ok(grant) => grant,

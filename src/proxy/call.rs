@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::gauge::InFlight;
 use super::live::Snapshot;
 use super::reject::Rejection;
-use crate::access::{Denial, Grant};
+use crate::access::{Denial, Grant, Identity};
 use crate::config::model::{Listener, Rule};
 use crate::credential::{AccessToken, CredentialHandle};
 use crate::shaping::Place;
@@ -38,6 +38,8 @@ pub struct Call {
     pub(super) request_id: Box<str>,
     /// `http://localhost:8080`: how the caller reached us, for links that lead back here.
     pub(super) caller_base: Box<str>,
+    /// How the caller was known.
+    pub(super) identity: Option<Identity>,
     /// What the policy said.
     pub(super) grant: Option<Grant>,
     /// What the policy said where it did not grant.
@@ -101,6 +103,7 @@ impl Call {
             started_at: now,
             request_id: trace::new_request_id().into(),
             caller_base: Box::default(),
+            identity: None,
             grant: None,
             denial: None,
             handle: None,

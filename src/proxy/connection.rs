@@ -18,6 +18,8 @@ use super::front_door::HEAD_BYTES_MAX;
 pub(crate) struct Connection {
     /// The index of the listener in the configuration that was valid at start.
     pub(crate) listener: usize,
+    /// The user behind it, on a unix socket.
+    pub(crate) uid: Option<u32>,
     /// How long a whole request head may take, from its first byte.
     head_timeout: Duration,
     refusals: Refusals,
@@ -60,9 +62,14 @@ enum Phase {
 
 impl Connection {
     /// A new connection, no byte read yet.
-    pub(crate) const fn new(listener: usize, head_timeout: Duration, refusals: Refusals) -> Self {
+    pub(crate) const fn new(
+        listener: usize,
+        uid: Option<u32>,
+        head_timeout: Duration,
+        refusals: Refusals,
+    ) -> Self {
         let state = State { phase: Phase::Idle, head: Vec::new() };
-        Self { listener, head_timeout, refusals, state: Mutex::new(state) }
+        Self { listener, uid, head_timeout, refusals, state: Mutex::new(state) }
     }
 
     /// The head that was read last, to the end of its empty line; all that was kept where there is
@@ -159,7 +166,7 @@ mod tests {
     #[test]
     fn a_head_is_kept_as_it_came_and_without_what_stands_around_it() {
         let refusals = Refusals(Arc::new(|head| format!("refused {}", head.len())));
-        let connection = Connection::new(0, Duration::from_secs(10), refusals);
+        let connection = Connection::new(0, None, Duration::from_secs(10), refusals);
         connection.saw(b"\r\n\r\nGET /a b HT");
         connection.saw(b"TP/1.1\nHost: x\r\n\r\nbody");
         assert!(connection.deadline().is_some());
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn a_write_before_the_head_was_handed_over_is_replaced_once() {
         let refusals = Refusals(Arc::new(|head| String::from_utf8_lossy(head).into_owned()));
-        let connection = Connection::new(0, Duration::from_secs(10), refusals);
+        let connection = Connection::new(0, None, Duration::from_secs(10), refusals);
         assert_eq!(connection.replaces_write(), None);
         connection.saw(b"BAD");
         assert_eq!(connection.replaces_write().as_deref(), Some("BAD"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::access::Access;
+use crate::access::{Access, Callers};
 use crate::config::Config;
 use crate::credential::Registry;
 use crate::shaping::Shaper;
@@ -17,6 +17,8 @@ use crate::shaping::Shaper;
 pub struct Snapshot {
     /// The valid configuration.
     pub config: Config,
+    /// Whose call it is.
+    pub callers: Callers,
     /// Who may do what.
     pub access: Access,
     /// The read side of each credential, in the order of the configuration.

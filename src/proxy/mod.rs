@@ -7,6 +7,7 @@ pub mod reject;
 pub mod headers;
 pub mod rewrite;
 pub mod front_door;
+mod socket;
 mod connection;
 mod stream;
 mod live;
@@ -23,6 +24,7 @@ mod respond;
 mod retry;
 mod budget;
 mod observe;
+mod bind;
 mod listener;
 
 use std::sync::Arc;
@@ -39,9 +41,10 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorType, Result};
 use tokio::time::Instant;
 
+pub use bind::{BindError, Listeners};
 pub use call::Call;
 pub use gauge::{Gauge, InFlight};
-pub use listener::{BindError, Listeners, accept};
+pub use listener::accept;
 pub use live::{Live, Snapshot};
 pub use upstream::Addresses;
 

@@ -1,11 +1,14 @@
 //! What is told of a call when it is over: metrics and one audit line.
 
+use std::borrow::Cow;
+
 use http::Method;
 use pingora::proxy::Session;
 use tokio::time::Instant;
 
 use super::call::Call;
 use super::reject::Rejection;
+use crate::access::Identity;
 use crate::telemetry::{Metrics, audit};
 
 /// Counts the call and writes its audit line.
@@ -24,6 +27,7 @@ pub(super) fn observe(session: &Session, call: &Call, metrics: &Metrics) {
     audit::write(&audit::Line {
         request_id: &call.request_id,
         tenant,
+        caller: &caller(call),
         listener: call.listener().map_or("", |listener| &*listener.name),
         credential,
         fingerprint: call.token.as_ref().map_or("", |token| token.fingerprint()),
@@ -35,6 +39,16 @@ pub(super) fn observe(session: &Session, call: &Call, metrics: &Metrics) {
         duration,
         token_wait: call.token_wait,
     });
+}
+
+/// How the caller was known.
+fn caller(call: &Call) -> Cow<'static, str> {
+    match call.identity {
+        None => "".into(),
+        Some(Identity::Listener) => "listener".into(),
+        Some(Identity::Token) => "token".into(),
+        Some(Identity::Uid(uid)) => format!("uid {uid}").into(),
+    }
 }
 
 /// A head that pingora refused before there was a call.

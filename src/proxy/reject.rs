@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::access::Denial;
+use crate::access::{Denial, Stranger};
 use crate::config::model::Credential;
 
 /// The media type of the answers (RFC 9457).
@@ -60,6 +60,19 @@ pub enum Rejection {
     TooManyConnections,
     /// The sidecar is about to end.
     ShuttingDown,
+}
+
+impl From<Stranger> for Rejection {
+    fn from(stranger: Stranger) -> Self {
+        Self::CallerNotAllowed(match stranger {
+            Stranger::NoToken => {
+                "send the caller token in X-DataPulse-Sidecar-Token (listeners[].caller_token)"
+            }
+            Stranger::WrongToken => "the token in X-DataPulse-Sidecar-Token is nobody's",
+            Stranger::WrongUid => "this user may not call here (listeners[].allowed_uids)",
+            Stranger::Unknown => "this caller is nobody's (tenants[].callers)",
+        })
+    }
 }
 
 impl From<&Denial> for Rejection {

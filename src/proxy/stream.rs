@@ -20,10 +20,10 @@ use pingora::protocols::{
 use pingora::proxy::Session;
 use pingora::{BError, Error, ErrorType};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::connection::Connection;
+use super::socket::CallerSocket;
 
 /// Bytes that are collected before they are written: a response head and a small body leave in one
 /// packet.
@@ -32,7 +32,7 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// A caller's socket.
 #[derive(Debug)]
 pub(crate) struct CallerStream {
-    stream: BufWriter<TcpStream>,
+    stream: BufWriter<CallerSocket>,
     connection: Arc<Connection>,
     timer: Pin<Box<Sleep>>,
     /// What is written in the place of pingora's own refusal.
@@ -42,7 +42,7 @@ pub(crate) struct CallerStream {
 
 impl CallerStream {
     /// Wraps an accepted socket.
-    pub(crate) fn new(stream: TcpStream, connection: Connection) -> Self {
+    pub(super) fn new(stream: CallerSocket, connection: Connection) -> Self {
         use std::os::fd::AsRawFd as _;
         Self {
             id: stream.as_raw_fd(),
@@ -69,9 +69,7 @@ impl CallerStream {
 
     /// Ready when the caller's end is next; bytes that wait are left where they are.
     fn poll_hang_up(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut byte = [0];
-        let mut probe = ReadBuf::new(&mut byte);
-        match ready!(self.stream.get_ref().poll_peek(cx, &mut probe)) {
+        match ready!(self.stream.get_ref().poll_peek(cx)) {
             Ok(0) => Poll::Ready(Ok(())),
             Ok(_) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),

@@ -11,7 +11,9 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     /// Whose call; empty where the front door refused it.
     pub tenant: &'a str,
-    /// Where it came in: the caller's identity, so far.
+    /// How the caller was known: `listener`, `token`, `uid N`; empty: it was not.
+    pub caller: &'a str,
+    /// Where it came in.
     pub listener: &'a str,
     /// Which credential it got; empty: none.
     pub credential: &'a str,
@@ -39,6 +41,7 @@ pub fn write(line: &Line<'_>) {
         target: "audit",
         request_id = line.request_id,
         tenant = line.tenant,
+        caller = line.caller,
         listener = line.listener,
         credential = line.credential,
         token = line.fingerprint,

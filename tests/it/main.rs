@@ -20,5 +20,6 @@ mod retries;
 mod tls;
 mod life_cycle;
 mod commands;
+mod callers;
 mod exec;
 mod hardening;

@@ -1,6 +1,7 @@
 //! Who calls, where, and what the policy says of it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +10,39 @@ use serde::{Deserialize, Serialize};
 
 use super::Level;
 use crate::config::path_pattern::PathPattern;
+use crate::secret::SecretRef;
 
 /// One address where apps call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// As written in the file: `localhost:8080`.
     pub name: Arc<str>,
-    /// What to bind: loopback addresses only, so far. `localhost` gives 127.0.0.1 and, where the
-    /// machine has it, `::1`.
-    pub addresses: Vec<SocketAddr>,
-    /// The index in `Config::tenants` of the tenant that calls here.
-    pub tenant: usize,
+    /// What to bind.
+    pub socket: Socket,
+    /// The index in `Config::tenants` of the tenant that calls here, but
+    /// for callers that are known as another one's. `None`: each caller has to be known.
+    pub tenant: Option<usize>,
+    /// Callers have to send this secret, or one that a tenant's callers are known by.
+    pub caller_token: Option<SecretRef>,
+    /// Who may call on a unix socket, beside a tenant's uids. `None`: whoever can open it.
+    pub allowed_uids: Option<Vec<u32>>,
     /// Lower-case `Host` names beside localhost, 127.0.0.1 and `[::1]`.
     pub allowed_hosts: Vec<String>,
+}
+
+/// What a listener binds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Socket {
+    /// Loopback addresses only, so far. `localhost` gives 127.0.0.1 and, where the machine has it,
+    /// `::1`.
+    Tcp(Vec<SocketAddr>),
+    /// A file that only this machine can open.
+    Unix {
+        /// Absolute, at most 103 bytes.
+        path: PathBuf,
+        /// Who may open it: permission bits, such as 0o660.
+        mode: u32,
+    },
 }
 
 /// What may be loosened or tightened about requests. Ambiguity is always refused.
@@ -66,6 +87,18 @@ pub struct Tenant {
     pub name: Arc<str>,
     /// Indices in `Config::credentials`, least privileged first; at least one.
     pub credentials: Vec<usize>,
+    /// How its callers are known, beside by the listener where they call. No two tenants have the
+    /// same.
+    pub callers: Vec<KnownBy>,
+}
+
+/// How a caller is known, wherever it calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownBy {
+    /// It sends this secret.
+    Token(SecretRef),
+    /// It runs as this user, on a unix socket.
+    Uid(u32),
 }
 
 /// One line of the policy: which level a call needs.

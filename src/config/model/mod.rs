@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use callers::{Action, Choice, ForwardedFor, FrontDoor, Listener, Methods, Rule, Tenant};
+pub use callers::{
+    Action, Choice, ForwardedFor, FrontDoor, KnownBy, Listener, Methods, Rule, Socket, Tenant,
+};
 pub use credential::{ClientCredentials, Credential, CredentialKind, Level, Quota, Rate};
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
 pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};

@@ -134,7 +134,7 @@ impl Checker<'_> {
     }
 
     /// A reference to a secret; `${NAME}` is replaced in a file's path alone.
-    fn secret(&mut self, path: &str, text: &str) -> Option<SecretRef> {
+    pub(super) fn secret(&mut self, path: &str, text: &str) -> Option<SecretRef> {
         let reference = match text.parse() {
             Ok(SecretRef::File { path: file, key }) => {
                 let file = self.expand(path, &file.to_string_lossy())?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Checker;
 use super::tenants::Tenants;
-use crate::config::model::Listener;
+use crate::config::collect::join;
+use crate::config::model::{Listener, Socket};
 use crate::config::raw::{self, Raw};
 
 impl Checker<'_> {
@@ -23,17 +24,26 @@ impl Checker<'_> {
             let name = self
                 .required(&at, "listen", written.listen.as_deref())
                 .and_then(|text| self.expand(&path, text));
-            let addresses = name.as_deref().and_then(|name| self.app_addresses(&path, name));
+            let socket = name.as_deref().and_then(|name| self.socket(&at, name, written));
             let allowed_hosts = self.allowed_hosts(&at, written);
             let tenant = match (tenants, name.as_deref()) {
                 (Some(tenants), Some(name)) => self.tenant_of(&at, name, written, tenants),
                 _ => None,
             };
-            if let (Some(name), Some(addresses), Some(tenant)) = (name, addresses, tenant) {
+            let token_path = join(&at, "caller_token");
+            let token = written.caller_token.as_deref();
+            let caller_token = token.and_then(|text| self.secret(&token_path, text));
+            let empty = "lists nobody, so nobody could call; without this key whoever can open \
+                         the socket may call";
+            let uids = written.allowed_uids.as_deref();
+            let uids = self.filled(&join(&at, "allowed_uids"), uids, empty);
+            if let (Some(name), Some(socket)) = (name, socket) {
                 listeners.push(Listener {
                     name: Arc::from(name),
-                    addresses,
+                    socket,
                     tenant,
+                    caller_token,
+                    allowed_uids: uids.map(<[u32]>::to_vec),
                     allowed_hosts,
                 });
             }
@@ -41,13 +51,17 @@ impl Checker<'_> {
         Some(listeners)
     }
 
-    fn app_addresses(&mut self, path: &str, text: &str) -> Option<Vec<SocketAddr>> {
-        if text.starts_with("unix:") {
-            self.error(path, "unix sockets are not supported yet; use localhost:PORT");
-            return None;
+    fn socket(&mut self, at: &str, text: &str, written: &raw::Listener) -> Option<Socket> {
+        if let Some(file) = text.strip_prefix("unix:") {
+            return self.unix_socket(at, file, written);
         }
+        self.without_unix(at, written);
+        self.app_addresses(&join(at, "listen"), text).map(Socket::Tcp)
+    }
+
+    fn app_addresses(&mut self, path: &str, text: &str) -> Option<Vec<SocketAddr>> {
         let Some(addresses) = addresses(text) else {
-            self.error(path, "expected localhost:PORT, 127.0.0.1:PORT or [::1]:PORT");
+            self.error(path, "expected localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:/PATH");
             return None;
         };
         if !addresses.iter().all(|address| address.ip().is_loopback()) {
@@ -101,14 +115,17 @@ impl Checker<'_> {
             if self.places.is_hole(&path) {
                 return None;
             }
+            let each_is_known = tenants.by_token || tenants.by_uid && name.starts_with("unix:");
+            let alone = tenants.list.len() == 1 && !tenants.by_token && !tenants.by_uid;
             // Where a caller was left out as a mistake, it may have named this one.
-            if claimed.is_none() && tenants.list.len() > 1 && !self.places.has_hole("tenants") {
+            let unclear = self.places.has_hole("tenants");
+            if claimed.is_none() && !alone && !each_is_known && !unclear {
                 self.error(
                     at,
                     "no tenant has this listener: give it a `tenant`, or name it in `callers` of one",
                 );
             }
-            return claimed.or_else(|| (tenants.list.len() == 1).then_some(0));
+            return claimed.or_else(|| alone.then_some(0));
         };
         let Some(index) = tenants.list.iter().position(|tenant| &*tenant.name == given) else {
             if tenants.names_are_known {

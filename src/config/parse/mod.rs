@@ -3,6 +3,7 @@
 //!
 //! A text here says what is wrong and never repeats the value: it may be a pasted secret.
 
+mod callers;
 mod credentials;
 mod listeners;
 mod policy;
@@ -65,6 +66,7 @@ impl Checker<'_> {
         let policy = self.policy(raw.policy.as_deref(), auth.as_ref());
         let own_listeners = self.own_listeners(raw);
         self.same_ports();
+        self.same_sockets(listeners.as_deref());
         let log = self.log(raw.log.as_ref());
         let startup_timeout = self.span("startup_timeout", raw.startup_timeout, 30);
         let drain = self.drain(raw.drain.as_ref());

@@ -11,8 +11,17 @@ use crate::config::raw::{self, Raw};
 pub(super) struct Tenants {
     pub(super) list: Vec<Tenant>,
     pub(super) claims: Vec<Claim>,
+    /// Whether a caller may be known by a token, and by its uid.
+    pub(super) by_token: bool,
+    pub(super) by_uid: bool,
     /// No name was lost to a mistake.
     pub(super) names_are_known: bool,
+}
+
+impl Tenants {
+    const fn new(list: Vec<Tenant>, names_are_known: bool) -> Self {
+        Self { list, claims: Vec::new(), by_token: false, by_uid: false, names_are_known }
+    }
 }
 
 /// A tenant's caller that is known by its listener.
@@ -32,12 +41,12 @@ impl Checker<'_> {
             }
             let count = raw.credentials.as_ref().map_or(0, Vec::len);
             let list = vec![tenant("default", (0..count).collect(), raw)];
-            return Some(Tenants { list, claims: Vec::new(), names_are_known });
+            return Some(Tenants::new(list, names_are_known));
         };
         let empty = "lists nobody, so nobody could call; without this key there is one tenant, \
                      with every credential";
         let list = self.filled("tenants", Some(list), empty)?;
-        let mut tenants = Tenants { list: Vec::new(), claims: Vec::new(), names_are_known };
+        let mut tenants = Tenants::new(Vec::new(), names_are_known);
         let mut names = Vec::new();
         let listeners = self.listener_names(raw);
         for (at, written) in self.places.items("tenants").zip(list) {
@@ -47,10 +56,11 @@ impl Checker<'_> {
             {
                 names.push((join(&at, "name"), name));
             }
-            self.claims(&at, written, &listeners, &mut tenants);
+            let callers = self.callers(&at, written, &listeners, &mut tenants);
             let credentials = self.credentials_of(&at, written, raw);
             // Even a tenant with mistakes can be referred to.
-            tenants.list.push(tenant(name.unwrap_or_default(), credentials, raw));
+            let tenant = tenant(name.unwrap_or_default(), credentials, raw);
+            tenants.list.push(Tenant { callers, ..tenant });
         }
         self.unique(&names);
         Some(tenants)
@@ -66,31 +76,6 @@ impl Checker<'_> {
         }
         self.problems.truncate(before);
         names
-    }
-
-    fn claims(&mut self, at: &str, written: &raw::Tenant, known: &[String], tenants: &mut Tenants) {
-        let path = join(at, "callers");
-        let empty = "lists no caller, so this tenant could not call; leave the key out where \
-                     `listeners[].tenant` names it";
-        let callers = self.filled(&path, written.callers.as_deref(), empty).unwrap_or_default();
-        for (at, caller) in self.places.items(&path).zip(callers) {
-            let Some(listener) = caller.listener.as_deref() else {
-                // A caller known by what is not supported yet was refused for that.
-                let others = ["listener", "caller_token", "uid", "header"];
-                if !others.iter().any(|key| self.places.is_hole(&join(&at, key))) {
-                    self.error(&at, "missing key `listener`");
-                }
-                continue;
-            };
-            let path = join(&at, "listener");
-            let Some(listener) = self.expand(&path, listener) else { continue };
-            if known.contains(&listener) {
-                let tenant = tenants.list.len();
-                tenants.claims.push(Claim { path, listener, tenant });
-            } else if self.names_are_known("listeners", "listen") {
-                self.unknown(&path, "listener", &listener, known.iter().map(String::as_str));
-            }
-        }
     }
 
     /// Indices of the credentials that a tenant names.
@@ -128,5 +113,5 @@ fn tenant(name: &str, mut credentials: Vec<usize>, raw: &Raw) -> Tenant {
         raw.credentials.as_deref().and_then(|list| list.get(*index)).and_then(|item| item.level)
     };
     credentials.sort_by_key(level);
-    Tenant { name: Arc::from(name), credentials }
+    Tenant { name: Arc::from(name), credentials, callers: Vec::new() }
 }

@@ -116,7 +116,7 @@ pub struct Tenant {
 pub struct Caller {
     /// They call here: a `listen` of `listeners`.
     pub listener: Option<String>,
-    /// They send this secret.
+    /// They send this secret, a reference, in `X-DataPulse-Sidecar-Token`.
     pub caller_token: Option<String>,
     /// They run as this user, on a unix socket.
     pub uid: Option<u32>,

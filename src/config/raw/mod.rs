@@ -30,9 +30,6 @@ pub use values::{AutoOrNumber, Limit, Share, Size, Span};
 ///
 /// `[]` stands for any item of a list.
 pub const NOT_YET: &[&str] = &[
-    "listeners[].caller_token",
-    "listeners[].allowed_uids",
-    "listeners[].socket_mode",
     "listeners[].tls",
     "upstream.client_cert",
     "auth.authorize_url",
@@ -45,8 +42,6 @@ pub const NOT_YET: &[&str] = &[
     "credentials[].refresh_token",
     "credentials[].service_account",
     "shaping",
-    "tenants[].callers[].caller_token",
-    "tenants[].callers[].uid",
     "tenants[].callers[].header",
     "tenants[].weight",
     "tenants[].limit",
@@ -102,18 +97,18 @@ pub struct Raw {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// `localhost:PORT` (both loopback addresses), `127.0.0.1:PORT` or `[::1]:PORT`.
+    /// `localhost:PORT` (both loopback addresses), `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/PATH`.
     #[schemars(required)]
     pub listen: Option<String>,
     /// Whose credentials callers here may use; else `tenants[].callers` says so.
     pub tenant: Option<String>,
     /// Host names that callers may use beside localhost, 127.0.0.1 and `[::1]`; without a port.
     pub allowed_hosts: Option<Vec<String>>,
-    /// A secret that callers have to send in `X-DataPulse-Sidecar-Token`.
+    /// A reference to a secret that callers have to send in `X-DataPulse-Sidecar-Token`.
     pub caller_token: Option<String>,
-    /// User ids that may call, on a unix socket.
+    /// User ids that may call, on a unix socket. Default: whoever can open it.
     pub allowed_uids: Option<Vec<u32>>,
-    /// The mode of a unix socket.
+    /// The mode of a unix socket. Default: "0660".
     pub socket_mode: Option<String>,
     /// A certificate, for use as a gateway.
     pub tls: Option<ListenerTls>,

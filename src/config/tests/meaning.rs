@@ -1,7 +1,7 @@
 //! What a correct file comes to mean, where that takes more than copying it.
 
 use super::read;
-use crate::config::model::{Config, CredentialKind};
+use crate::config::model::{Config, CredentialKind, Socket};
 
 const CREDENTIALS: &str = "
 credentials:
@@ -37,9 +37,36 @@ fn a_listener_finds_its_tenant_by_either_side() {
          - {name: b, credentials: [boss], callers: [{listener: localhost:8080}, \
          {listener: '[::1]:2'}]}",
     );
-    let tenants: Vec<usize> = config.listeners.iter().map(|listener| listener.tenant).collect();
-    assert_eq!(tenants, [1, 0, 1]);
+    let tenants: Vec<_> = config.listeners.iter().map(|listener| listener.tenant).collect();
+    assert_eq!(tenants, [Some(1), Some(0), Some(1)]);
     assert_eq!(&*config.listeners[0].name, "localhost:8080");
+}
+
+#[test]
+fn a_tenant_known_by_token_or_uid_is_nobody_elses_default() {
+    let tenant_of = |listener: &str, callers: &str| {
+        let config = config(&format!(
+            "listeners: [{listener}]\ntenants: [{{name: a, credentials: [boss]{callers}}}]"
+        ));
+        config.listeners[0].tenant
+    };
+    let (tcp, unix) = ("{listen: localhost:0}", "{listen: 'unix:/run/dp.sock'}");
+    assert_eq!(tenant_of(tcp, ""), Some(0));
+    assert_eq!(tenant_of(tcp, ", callers: [{caller_token: file:/t}]"), None);
+    assert_eq!(tenant_of(unix, ", callers: [{uid: 1000}]"), None);
+    let given = "{listen: 'unix:/run/dp.sock', tenant: a}";
+    assert_eq!(tenant_of(given, ", callers: [{uid: 1000}]"), Some(0));
+}
+
+#[test]
+fn a_unix_socket_has_a_path_and_a_mode() {
+    for (mode, want) in
+        [("", 0o660), (", socket_mode: '600'", 0o600), (", socket_mode: '0666'", 0o666)]
+    {
+        let config = config(&format!("listeners: [{{listen: 'unix:${{DIR}}/dp.sock'{mode}}}]"));
+        let path = "/run/dp.sock".into();
+        assert_eq!(config.listeners[0].socket, Socket::Unix { path, mode: want });
+    }
 }
 
 #[test]
@@ -65,7 +92,7 @@ fn a_variable_is_replaced_once_and_never_in_a_secret() {
 #[test]
 fn what_says_nothing_counts_as_not_written() {
     let config = config(
-        "listeners: [{listen: localhost:0, caller_token: null, allowed_uids: [], tls: }]\n\
+        "listeners: [{listen: localhost:0, caller_token: null, tls: }]\n\
          stores: {}\nshaping:\nwebhooks: ~\nhealth: {}\nauth: {redirect_uri: null, ca_file: ''}\n\
          upstream: {client_cert: null, ca_file: null}",
     );

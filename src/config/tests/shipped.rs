@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::config::model::{Action, AuditSink, CredentialKind, Level, Methods};
+use crate::config::model::{Action, AuditSink, CredentialKind, Level, Methods, Socket};
 use crate::config::raw::NOT_YET;
 use crate::config::schema::{document, schema};
 use crate::config::{LoadError, collect, load};
@@ -51,8 +51,9 @@ fn the_minimal_file_gets_every_default() {
     let (config, warnings) = read(&text).unwrap();
     assert_eq!(warnings, []);
     let listener = &config.listeners[0];
-    assert_eq!((&*listener.name, listener.tenant), ("localhost:8080", 0));
-    let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!((&*listener.name, listener.tenant), ("localhost:8080", Some(0)));
+    let Socket::Tcp(addresses) = &listener.socket else { panic!() };
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["127.0.0.1:8080", "[::1]:8080"]);
     assert_eq!(config.upstream.origin.base_url(), "https://api.datapulse.ai");
     assert_eq!(config.upstream.replay_body_bytes_max, 1024 * 1024);

@@ -6,6 +6,7 @@ use super::browser;
 use super::framing::FramingFields;
 use crate::config::model::{ForwardedFor, FrontDoor};
 use crate::proxy::reject::Rejection;
+use crate::secret::SecretValue;
 
 /// As many names as the HTTP library takes in `Connection`; it refuses more.
 const NOMINATIONS_MAX: usize = 9;
@@ -67,6 +68,7 @@ pub(super) struct Fields<'a> {
     nominations: usize,
     request_id: Option<&'a [u8]>,
     request_ids: usize,
+    caller_token: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -97,7 +99,18 @@ impl<'a> Fields<'a> {
             self.request_ids += 1;
             return Ok(());
         }
+        if is("x-datapulse-sidecar-token") {
+            return match self.caller_token.replace(value) {
+                None => Ok(()),
+                Some(_) => Err(Rejection::BadRequest("send X-DataPulse-Sidecar-Token once")),
+            };
+        }
         unusual(name, value, rules)
+    }
+
+    /// What the caller shows to be known by; empty is wrong, not absent.
+    pub(super) fn caller_token(&self) -> Option<SecretValue> {
+        self.caller_token.map(|value| SecretValue::new(value.to_vec()))
     }
 
     fn expect(&mut self, value: &[u8]) -> Result<(), Rejection> {

@@ -19,6 +19,7 @@ pub use target::Target;
 use self::headers::Fields;
 use super::reject::Rejection;
 use crate::config::model::FrontDoor;
+use crate::secret::SecretValue;
 
 /// The longest request head in bytes, its empty line included.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -40,6 +41,8 @@ pub struct Head {
     pub expects_continue: bool,
     /// The caller's `X-Request-Id`, where it is one of 1 to 128 characters of `[A-Za-z0-9._-]`.
     pub request_id: Option<String>,
+    /// The caller's `X-DataPulse-Sidecar-Token`.
+    pub caller_token: Option<SecretValue>,
 }
 
 /// Reads `head`, from the method to the end of the empty line. `allowed_hosts` are lower-case
@@ -79,6 +82,7 @@ pub fn judge(head: &[u8], rules: &FrontDoor, allowed_hosts: &[String]) -> Result
         body,
         expects_continue: fields.expects_continue && version == Version::HTTP_11,
         request_id: fields.request_id(),
+        caller_token: fields.caller_token(),
     })
 }
 

@@ -108,6 +108,11 @@ impl Rig {
         process.stdout.lines().join("\n")
     }
 
+    /// The path of the configuration.
+    pub(crate) fn config_path(&self) -> String {
+        self.dir.path().join("config.yaml").display().to_string()
+    }
+
     /// Waits for a log line with this text.
     pub(crate) async fn log(&self, text: &str) -> String {
         self.sidecar.stderr.line(|line| line.contains(text)).await
