@@ -142,3 +142,31 @@ async fn a_call_that_the_child_leaves_behind_is_answered() {
     assert_eq!(code, Some(3), "{said}");
     assert_eq!(std::fs::read_to_string(out).unwrap(), "200", "{said}");
 }
+
+/// A terminal sends Ctrl-C to the child itself; passed on as well, it would come twice, and cut short
+/// what the child does about the first.
+#[tokio::test]
+async fn ctrl_c_in_a_terminal_reaches_the_child_once() {
+    let stage = Rig::builder().await.log_level("error").stage();
+    let child = "import signal\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n\
+        print('ready', flush=True)\n\
+        signal.sigwait([signal.SIGINT])\n\
+        print('again' if signal.sigtimedwait([signal.SIGINT], 1) else 'once', flush=True)";
+    let terminal = "import os, pty, sys\n\
+        pid, screen = pty.fork()\n\
+        if pid == 0: os.execv(sys.argv[1], sys.argv[1:])\n\
+        seen = b''\n\
+        while b'ready' not in seen: seen += os.read(screen, 1000)\n\
+        os.write(screen, b'\\x03')\n\
+        while b'once' not in seen and b'again' not in seen: seen += os.read(screen, 1000)\n\
+        print(seen.decode())\n\
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+    let sidecar = env!("CARGO_BIN_EXE_datapulse-sidecar");
+    let mut command = tokio::process::Command::new("python3");
+    command.args(["-c", terminal, sidecar, "--config", &stage.config, "exec", "--"]);
+    command.args(["python3", "-c", child]);
+    let (code, out, said) = outcome(Process::start(command)).await;
+    assert_eq!(code, Some(0), "{out}\n{said}");
+    assert!(out.contains("once"), "{out}");
+}
