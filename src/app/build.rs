@@ -15,11 +15,11 @@ use tokio::net::TcpListener;
 use crate::access::Access;
 use crate::admin::{Health, Status};
 use crate::config::Config;
-use crate::credential::{self, Refresher};
+use crate::credential::{self, Issuers, Refresher};
 use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::shaping::Shaper;
-use crate::store::{SecretStore, Stores};
+use crate::store::{self, SecretWatcher, Stores};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::DroppedLines;
 use crate::tls::{self, Roots, TlsError};
@@ -56,6 +56,7 @@ pub struct Sidecar {
     pub(super) gauge: Gauge,
     pub(super) resolver: Resolver,
     pub(super) refreshers: Vec<Refresher>,
+    pub(super) watcher: SecretWatcher,
     pub(super) proxy: proxy::Sidecar,
     pub(super) server: Arc<ServerConf>,
 }
@@ -94,16 +95,15 @@ impl Sidecar {
     /// # Errors
     /// See [`StartError`].
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
-        let auth_roots = load_roots(&config)?;
+        let issuers = issuers(&config)?;
         let listeners = Listeners::bind(&config.listeners).await?;
         let own_sockets = match ports {
             Ports::All => Some(OwnSockets::bind(&config).await?),
             Ports::ProxyOnly => None,
         };
-        let client = tls::http_client(&auth_roots)?;
-        let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
+        let (secrets, watcher) = store::watched(Arc::new(Stores::new(&metrics)));
         let (registry, refreshers) =
-            credential::build(&config.credentials, &config.auth, &stores, &client, &metrics);
+            credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
         let authority = HeaderValue::from_str(&config.upstream.origin.authority())
             .map_err(|_invalid| StartError::Authority)?;
         let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
@@ -133,6 +133,7 @@ impl Sidecar {
             gauge,
             resolver,
             refreshers,
+            watcher,
             proxy,
             server,
         })
@@ -179,23 +180,30 @@ impl OwnSockets {
     }
 }
 
-/// Checks what the upstream is verified with, and gives what the authorization server is.
-fn load_roots(config: &Config) -> Result<Roots, StartError> {
+/// Checks what the API host and the authorization server are verified with, and gives the clients
+/// for the calls that the sidecar itself makes to them.
+pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
     let (upstream, auth) = (&config.upstream, &config.auth);
+    let mut api_roots = Roots::none();
     if upstream.origin.tls {
-        let roots = Roots::load(upstream.ca_file.as_deref())?;
-        if let Some(warning) = roots.warnings().first() {
+        api_roots = Roots::load(upstream.ca_file.as_deref())?;
+        if let Some(warning) = api_roots.warnings().first() {
             return Err(StartError::SystemRoots(warning.clone()));
         }
     }
-    if auth.token_url.scheme() != "https" {
-        return Ok(Roots::none());
+    let mut auth_roots = Roots::none();
+    if auth.token_url.scheme() == "https" {
+        auth_roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
+        for warning in auth_roots.warnings() {
+            tracing::warn!(warning, "certificates");
+        }
     }
-    let roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
-    for warning in roots.warnings() {
-        tracing::warn!(warning, "certificates");
-    }
-    Ok(roots)
+    Ok(Issuers {
+        auth: auth.clone(),
+        api: upstream.origin.clone(),
+        auth_client: tls::http_client(&auth_roots)?,
+        api_client: tls::http_client(&api_roots)?,
+    })
 }
 
 async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

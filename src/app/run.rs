@@ -45,6 +45,7 @@ impl Sidecar {
         accepting.spawn(proxy::accept(self.listeners, self.proxy, self.server, stopped.clone()));
         let mut parts = JoinSet::new();
         spawn(&mut parts, self.resolver.run());
+        spawn(&mut parts, self.watcher.run());
         for refresher in self.refreshers {
             spawn(&mut parts, refresher.run());
         }

@@ -11,8 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
 
 use super::schedule::last_use_after;
+use super::supply::Supply;
 use super::*;
 use crate::config::model::{Credential, CredentialKind, Level};
+use crate::store::{self, EnvStore};
 use crate::telemetry::Metrics;
 
 const CANARY: &str = "dp_live_canary";
@@ -43,7 +45,7 @@ struct Source(Arc<Issuer>);
 
 #[async_trait]
 impl TokenSource for Source {
-    async fn mint(&self) -> Result<Minted, MintError> {
+    async fn mint(&self, _secret: &SecretValue, _is_new: bool) -> Result<Minted, MintError> {
         let count = {
             let mut asked = self.0.asked.lock();
             asked.push(Instant::now());
@@ -62,7 +64,12 @@ impl TokenSource for Source {
         };
         let token = |text: String, life: u64| Minted {
             value: SecretValue::new(text.into_bytes()),
-            life: (life > 0).then(|| Life { length: Duration::from_secs(life), is_clamped: false }),
+            life: (life > 0).then(|| Life {
+                length: Duration::from_secs(life),
+                is_clamped: false,
+                is_of_unknown_age: false,
+            }),
+            is_next_secret: false,
         };
         match answer {
             Answer::New(life) => Ok(token(format!("{CANARY}{count}"), life)),
@@ -99,11 +106,15 @@ impl Bench {
             level: Level::ReadOnly,
             quota: None,
             required: true,
-            kind: CredentialKind::ApiKey("env:NOT_READ".parse().unwrap()),
+            verify: true,
+            kind: CredentialKind::ApiKey("env:CARGO_PKG_NAME".parse().unwrap()),
         };
         let metrics = Metrics::new().unwrap();
         let source = Box::new(Source(Arc::clone(&issuer)));
-        let (refresher, handle) = Refresher::new(&credential, source, &metrics);
+        let (secrets, _watcher) = store::watched(Arc::new(EnvStore));
+        let secret = secrets.watch(credential.kind.secret());
+        let supply = Supply::new(&credential.name, secret, source, None);
+        let (refresher, handle) = Refresher::new(&credential, supply, &metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(refresher.run());
         Self { issuer, handle, metrics, tasks }

@@ -146,10 +146,7 @@ impl Builder {
         let env = std::mem::take(&mut self.env);
         let wait_for_start = self.wait_for_start;
         let Stage { emulator, dir, config, _tasks } = self.stage();
-        let sidecar = Process::sidecar_in(&["run", "--config", &config], &env);
-        let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
-        let address: SocketAddr = field(&line, "address");
-        let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
+        let Started { sidecar, address, health, admin } = Started::from(&config, &env).await;
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -160,8 +157,8 @@ impl Builder {
             emulator,
             address,
             client,
-            health: field(&line, "health"),
-            admin: field(&line, "admin"),
+            health,
+            admin,
             key_file: dir.path().join("reader"),
             sidecar,
             dir,
@@ -171,6 +168,24 @@ impl Builder {
             rig.log("each required credential is usable").await;
         }
         rig
+    }
+}
+
+/// A process that says where it listens.
+pub(super) struct Started {
+    pub(super) sidecar: Process,
+    pub(super) address: SocketAddr,
+    pub(super) health: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+impl Started {
+    pub(super) async fn from(config: &str, env: &[(String, String)]) -> Self {
+        let sidecar = Process::sidecar_in(&["run", "--config", config], env);
+        let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
+        let address: SocketAddr = field(&line, "address");
+        let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
+        Self { sidecar, address, health: field(&line, "health"), admin: field(&line, "admin") }
     }
 }
 

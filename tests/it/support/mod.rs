@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use builder::Started;
 pub(crate) use builder::{Builder, Stage};
 pub(crate) use emulator::DataPulse;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
@@ -43,7 +44,8 @@ pub(crate) struct Rig {
     pub(crate) client: reqwest::Client,
     health: SocketAddr,
     admin: SocketAddr,
-    key_file: PathBuf,
+    /// Where the key of `reader` is.
+    pub(crate) key_file: PathBuf,
     dir: TempDir,
     _tasks: JoinSet<()>,
 }
@@ -181,6 +183,35 @@ impl Rig {
         let key = format!("dp_live_{CANARY}_second");
         self.emulator.replace_key("reader", &key);
         std::fs::write(&self.key_file, key).expect("written");
+    }
+
+    /// Where the secrets and the configuration are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The file of the configuration.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.path().join("config.yaml")
+    }
+
+    /// Ends the sidecar and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.sidecar.signal("TERM").await;
+        assert_eq!(self.sidecar.ended().await.code(), Some(0));
+        let config = self.config_file();
+        let started = Started::from(config.to_str().expect("UTF-8"), &[]).await;
+        self.sidecar = started.sidecar;
+        (self.address, self.health, self.admin) = (started.address, started.health, started.admin);
+        self.log("each required credential is usable").await;
+    }
+
+    /// The value of a metric with these labels, from `name{labels}`; 0 when it is not there.
+    pub(crate) async fn series(&self, series: &str) -> f64 {
+        let (_, metrics) = self.health("/metrics").await;
+        let series = format!("datapulse_sidecar_{series} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Ends the sidecar and looks for the canary in all that it wrote.
