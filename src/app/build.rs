@@ -12,9 +12,11 @@ use http::HeaderValue;
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 
+use super::reload::Reloading;
 use crate::access::Access;
 use crate::admin::{Health, Status};
 use crate::config::Config;
+use crate::config::watch::ConfigWatch;
 use crate::credential::{self, Issuers, Refresher};
 use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
@@ -48,7 +50,9 @@ pub(super) struct OwnSockets {
 /// A sidecar whose sockets are bound and whose parts wait to be run.
 #[derive(Debug)]
 pub struct Sidecar {
-    pub(super) config: Config,
+    pub(super) live: Arc<Live>,
+    pub(super) reloading: Reloading,
+    pub(super) watch: Option<ConfigWatch>,
     pub(super) listeners: Listeners,
     pub(super) own_sockets: Option<OwnSockets>,
     pub(super) health: Health,
@@ -111,10 +115,12 @@ impl Sidecar {
         let server = Arc::new(server_conf(&config));
         let live = Arc::new(Live::new(Snapshot {
             access: Access::new(&config),
-            config: config.clone(),
+            config,
             credentials: registry,
             shaper: Shaper::default(),
         }));
+        let reloading =
+            Reloading { live: Arc::clone(&live), issuers, secrets, metrics: metrics.clone() };
         let health = Health::new(&live, metrics.clone());
         let status = Status::new(&live, &health, gauge.clone());
         let proxy = proxy::Sidecar::new(
@@ -125,7 +131,9 @@ impl Sidecar {
             metrics.clone(),
         );
         Ok(Self {
-            config,
+            live,
+            reloading,
+            watch: None,
             listeners,
             own_sockets,
             health,
@@ -143,6 +151,12 @@ impl Sidecar {
     #[must_use]
     pub fn with_dropped_lines(self, dropped: DroppedLines) -> Self {
         Self { health: self.health.with_dropped_lines(dropped), ..self }
+    }
+
+    /// What changes in this file is applied while it runs.
+    #[must_use]
+    pub fn with_watch(self, watch: ConfigWatch) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Where apps can call: each listener's name with a bound address.

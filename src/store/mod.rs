@@ -209,7 +209,11 @@ impl SecretStore for Stores {
         old: &SecretValue,
         new: &SecretValue,
     ) -> Result<(), StoreError> {
-        self.of(at).1.replace(at, old, new).await
+        let (label, store) = self.of(at);
+        let written = store.replace(at, old, new).await;
+        let outcome = written.as_ref().map_or_else(StoreError::kind, |()| "ok");
+        self.metrics.store_writes.with_label_values(&[label, outcome]).inc();
+        written
     }
 }
 

@@ -15,6 +15,7 @@ mod front_door;
 mod bodies;
 mod tokens;
 mod rotation;
+mod reload;
 mod hostile_upstream;
 mod secrets;
 mod retries;

@@ -3,57 +3,14 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
-use crate::support::{CANARY, Rig};
-
-/// Apps that call all the time.
-struct Callers {
-    stop: Arc<AtomicBool>,
-    workers: JoinSet<(u64, u64)>,
-}
-
-impl Callers {
-    const WORKERS: u64 = 4;
-
-    fn start(rig: &Rig, path: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut workers = JoinSet::new();
-        for _ in 0..Self::WORKERS {
-            let (client, url, stop) = (rig.client.clone(), rig.url(path), Arc::clone(&stop));
-            workers.spawn(async move {
-                let (mut made, mut failed) = (0, 0);
-                while !stop.load(Ordering::Relaxed) {
-                    made += 1;
-                    let answer = client.get(&url).send().await;
-                    failed += u64::from(!answer.is_ok_and(|answer| answer.status() == 200));
-                    // tidy: passes time because an app does something between two calls.
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                (made, failed)
-            });
-        }
-        Self { stop, workers }
-    }
-
-    /// How many calls were made, and how many of them failed.
-    async fn stop(mut self) -> (u64, u64) {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut sum = (0, 0);
-        while let Some(worker) = self.workers.join_next().await {
-            let (made, failed) = worker.unwrap();
-            sum = (sum.0 + made, sum.1 + failed);
-        }
-        sum
-    }
-}
+use crate::support::{CANARY, Callers, Rig};
 
 /// The way in which a key gets into its file.
 type Replace = fn(&Path, &str);

@@ -145,6 +145,7 @@ impl Builder {
     pub(crate) async fn start(mut self) -> Rig {
         let env = std::mem::take(&mut self.env);
         let wait_for_start = self.wait_for_start;
+        let json = self.config.clone();
         let Stage { emulator, dir, config, _tasks } = self.stage();
         let Started { sidecar, address, health, admin } = Started::from(&config, &env).await;
         let client = reqwest::Client::builder()
@@ -160,6 +161,7 @@ impl Builder {
             health,
             admin,
             key_file: dir.path().join("reader"),
+            config: json,
             sidecar,
             dir,
             _tasks,
@@ -194,7 +196,7 @@ fn field<T: std::str::FromStr<Err: std::fmt::Debug>>(line: &str, name: &str) -> 
     line[name].as_str().expect("the field is there").parse().expect("it parses")
 }
 
-fn merge(into: &mut Value, change: Value) {
+pub(super) fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {

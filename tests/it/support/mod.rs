@@ -4,6 +4,7 @@
 //! [`Rig::finish`] ends the sidecar with SIGTERM and fails if the canary shows in anything it wrote.
 
 mod builder;
+mod callers;
 mod emulator;
 mod pki;
 mod process;
@@ -18,8 +19,9 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use builder::Started;
 pub(crate) use builder::{Builder, Stage};
+use builder::{Started, merge};
+pub(crate) use callers::Callers;
 pub(crate) use emulator::DataPulse;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
 pub(crate) use process::Process;
@@ -46,6 +48,7 @@ pub(crate) struct Rig {
     admin: SocketAddr,
     /// Where the key of `reader` is.
     pub(crate) key_file: PathBuf,
+    config: serde_json::Value,
     dir: TempDir,
     _tasks: JoinSet<()>,
 }
@@ -193,6 +196,21 @@ impl Rig {
     /// The file of the configuration.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.dir.path().join("config.yaml")
+    }
+
+    /// Writes a changed configuration, as an editor does: mappings are merged, everything else is
+    /// replaced.
+    pub(crate) fn reconfigure(&mut self, yaml: &str) {
+        let change = serde_saphyr::from_str(yaml).expect("the test's own YAML");
+        merge(&mut self.config, change);
+        self.write_config(&self.config.to_string());
+    }
+
+    /// Writes this text in the place of the configuration.
+    pub(crate) fn write_config(&self, text: &str) {
+        let beside = self.dir.path().join("config.new");
+        std::fs::write(&beside, text).expect("written");
+        std::fs::rename(beside, self.config_file()).expect("renamed");
     }
 
     /// Ends the sidecar and starts it again.
