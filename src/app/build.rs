@@ -11,10 +11,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::reload::Reloading;
 use crate::access::Access;
-use crate::admin::{Health, Status};
+use crate::admin::{Health, ReloadState, Status};
 use crate::config::Config;
 use crate::config::watch::ConfigWatch;
 use crate::credential::{self, Issuers, Refresher};
@@ -119,10 +120,16 @@ impl Sidecar {
             credentials: registry,
             shaper: Shaper::default(),
         }));
-        let reloading =
-            Reloading { live: Arc::clone(&live), issuers, secrets, metrics: metrics.clone() };
+        let (state, reloads) = watch::channel(ReloadState::new());
+        let reloading = Reloading {
+            live: Arc::clone(&live),
+            issuers,
+            secrets,
+            metrics: metrics.clone(),
+            state,
+        };
         let health = Health::new(&live, metrics.clone());
-        let status = Status::new(&live, &health, gauge.clone());
+        let status = Status::new(&live, &health, gauge.clone(), reloads);
         let proxy = proxy::Sidecar::new(
             Arc::clone(&live),
             addresses,

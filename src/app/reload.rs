@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::build::issuers;
 use crate::access::Access;
+use crate::admin::ReloadState;
 use crate::clock;
 use crate::config::model::Listener;
 use crate::config::watch::ConfigWatch;
@@ -24,6 +25,8 @@ use crate::telemetry::{Metrics, error_chain};
 
 /// How long new credentials get to become usable before calls may need them.
 const NEW_CREDENTIALS_WAIT: Duration = Duration::from_secs(5);
+/// Mistakes that `/status` shows; all of them are in the log.
+const MISTAKES_SHOWN_MAX: usize = 20;
 /// Refreshers on their way to the task that runs them.
 pub(super) const NEW_REFRESHERS_MAX: usize = 16;
 
@@ -34,6 +37,8 @@ pub(super) struct Reloading {
     pub(super) issuers: Issuers,
     pub(super) secrets: Secrets,
     pub(super) metrics: Metrics,
+    /// For `/status`.
+    pub(super) state: watch::Sender<ReloadState>,
 }
 
 /// How a reload ended: a metric label.
@@ -67,7 +72,7 @@ impl Reloading {
         loop {
             let outcome = match watch.next().await {
                 Ok((config, warnings)) => self.apply(config, &warnings, &new).await,
-                Err(error) => refuse(&error),
+                Err(error) => self.refuse(&error),
             };
             self.metrics.config_reloads.with_label_values(&[outcome.as_str()]).inc();
             if outcome == Outcome::Applied {
@@ -81,6 +86,30 @@ impl Reloading {
         self.metrics.config_last_reload.set(now);
     }
 
+    fn refuse(&self, error: &LoadError) -> Outcome {
+        match error {
+            LoadError::Invalid(errors) => {
+                for error in &errors.0 {
+                    tracing::error!(%error, "configuration");
+                }
+                tracing::error!("the configuration file has mistakes; the old one stays in force");
+                let shown = errors.0.iter().take(MISTAKES_SHOWN_MAX);
+                self.show(shown.map(ToString::to_string).collect());
+                Outcome::Invalid
+            }
+            LoadError::Unreadable { .. } => {
+                let cause = error_chain(error);
+                tracing::error!(cause = &*cause, "the old configuration stays in force");
+                self.show(vec![cause]);
+                Outcome::Unreadable
+            }
+        }
+    }
+
+    fn show(&self, mistakes: Vec<String>) {
+        self.state.send_modify(|state| state.mistakes = mistakes);
+    }
+
     async fn apply(
         &mut self,
         config: Config,
@@ -92,7 +121,7 @@ impl Reloading {
         }
         let before = self.live.load();
         let (config, restart) = carry_over(config, &before.config);
-        for part in restart {
+        for part in &restart {
             tracing::warn!(part, "this change of the configuration needs a restart");
         }
         if config.auth != self.issuers.auth {
@@ -101,9 +130,10 @@ impl Reloading {
                 Err(error) => {
                     let cause = error_chain(&error);
                     tracing::error!(
-                        cause,
+                        cause = &*cause,
                         "the new configuration cannot be used; the old one stays"
                     );
+                    self.show(vec![cause]);
                     return Outcome::Failed;
                 }
             }
@@ -119,6 +149,7 @@ impl Reloading {
         for name in gone {
             self.metrics.forget_credential(&name);
         }
+        self.state.send_replace(ReloadState { needs_restart: restart, ..ReloadState::new() });
         tracing::info!("the configuration was reloaded");
         Outcome::Applied
     }
@@ -152,22 +183,6 @@ impl Reloading {
             tracing::warn!("a new credential is not usable yet; its calls answer 503 until it is");
         }
         registry
-    }
-}
-
-fn refuse(error: &LoadError) -> Outcome {
-    match error {
-        LoadError::Invalid(errors) => {
-            for error in &errors.0 {
-                tracing::error!(%error, "configuration");
-            }
-            tracing::error!("the configuration file has mistakes; the old configuration stays");
-            Outcome::Invalid
-        }
-        LoadError::Unreadable { .. } => {
-            tracing::error!(cause = error_chain(error), "the old configuration stays");
-            Outcome::Unreadable
-        }
     }
 }
 

@@ -46,7 +46,9 @@ async fn a_broken_configuration_is_told_with_its_place_and_changes_nothing() {
         assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
     }
     rig.log("config.yaml:2:1: listener: ").await;
-    rig.log("the old configuration stays").await;
+    rig.log("the old one stays in force").await;
+    let shown = rig.status(&[]).await;
+    assert!(shown.contains("what is in the configuration's file is not in force"), "{shown}");
     std::fs::remove_file(rig.config_file()).unwrap();
     reloads(&rig, "unreadable", 1.0).await;
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
@@ -97,6 +99,10 @@ async fn what_needs_a_restart_is_told_and_the_rest_is_applied() {
         rig.log(&format!("needs a restart\",\"part\":\"{part}\"")).await;
     }
     rig.log(RELOADED).await;
+    let status = rig.status(&["--json"]).await;
+    assert!(
+        status.contains(r#""needs_restart":["upstream.base_url","health.listen","listeners"]"#)
+    );
     assert_eq!(rig.get("/v1/datasets").await.status(), 403);
     assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
     rig.finish().await;
