@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
 
 use crate::support::{CANARY, Callers, Rig};
 
@@ -73,16 +74,21 @@ async fn mounted() -> Rig {
     rig
 }
 
-/// Replaces the key three times under calls; a second after each swap the old key is dead.
-async fn check_replaced(rig: Rig, replace: Replace) {
+/// Replaces the key three times under calls; a second after each swap the old key is dead. Gives the
+/// longest time from a swap to the first use of the new key.
+async fn check_replaced(rig: Rig, replace: Replace) -> Duration {
+    let mut longest = Duration::ZERO;
     let callers = Callers::start(&rig, "/v1/datasets");
     let mut old = "reader".to_owned();
     for name in ["second", "third", "fourth"] {
         let key = rig.emulator.add_key(name);
         rig.emulator.further(20).await;
         replace(&rig.key_file, &key);
+        let swapped = Instant::now();
+        rig.emulator.uses(name).await;
+        longest = longest.max(swapped.elapsed());
         // tidy: passes time because the old key ends a second after the swap.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep_until(swapped + Duration::from_secs(1)).await;
         rig.emulator.remove_key(&old);
         let uses = rig.emulator.used(&old);
         rig.emulator.further(50).await;
@@ -98,19 +104,20 @@ async fn check_replaced(rig: Rig, replace: Replace) {
     let ok = r#"credential_refreshes_total{credential="reader",outcome="ok",reason="changed"}"#;
     assert_eq!(rig.series(ok).await, 3.0);
     rig.finish().await;
+    longest
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_replaced_in_its_file_fails_no_call() {
     for replace in [in_place as Replace, by_rename, by_deletion, in_pieces] {
         let rig = Rig::builder().await.log_level("info").start().await;
-        check_replaced(rig, replace).await;
+        println!("used {:?} after the swap", check_replaced(rig, replace).await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_the_kubelet_swaps_fails_no_call() {
-    check_replaced(mounted().await, by_swap).await;
+    println!("used {:?} after the swap", check_replaced(mounted().await, by_swap).await);
 }
 
 async fn reader(rig: &Rig) -> Value {
