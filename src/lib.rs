@@ -8,6 +8,7 @@ pub mod clock;
 pub mod backoff;
 pub mod retry_after;
 pub mod os;
+pub mod files;
 pub mod serve;
 pub mod config;
 pub mod telemetry;

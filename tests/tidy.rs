@@ -19,6 +19,10 @@ const EXPOSING: &[(&str, &str)] = &[
     ("src/credential/kind/", "a stored secret becomes a token, or is sent to its issuer"),
     ("src/credential/oauth/", "the request to the token endpoint"),
     ("src/credential/schedule.rs", "a JWT's own expiry"),
+    (
+        "src/credential/verify.rs",
+        "a new token is tried at the API before it replaces one that works",
+    ),
     ("src/credential/token.rs", "a token's own reading: shape, expiry, fingerprint"),
     ("src/proxy/answer.rs", "drops an answer's header that holds a live token"),
 ];

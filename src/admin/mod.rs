@@ -7,4 +7,4 @@ mod health;
 mod status;
 
 pub use health::{Health, serve_health};
-pub use status::{Report, Status, serve_status};
+pub use status::{ConfigurationReport, ReloadState, Report, Status, serve_status};

@@ -31,7 +31,33 @@ pub struct Status {
     live: Arc<Live>,
     health: Health,
     gauge: Gauge,
+    reloads: watch::Receiver<ReloadState>,
     started_at: Instant,
+}
+
+/// What became of the configuration file: whoever reloads it publishes this.
+#[derive(Debug, Clone)]
+pub struct ReloadState {
+    /// When the configuration in force was read.
+    pub applied_at: Instant,
+    /// Why what is in the file now is not in force; empty when it is.
+    pub mistakes: Vec<String>,
+    /// What of the file takes effect with the next start.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl ReloadState {
+    /// The configuration was read just now, and all of it is in force.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { applied_at: Instant::now(), mistakes: Vec::new(), needs_restart: Vec::new() }
+    }
+}
+
+impl Default for ReloadState {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// The answer of `/status`.
@@ -49,14 +75,32 @@ pub struct Report {
     pub upstream: String,
     /// In the order of the configuration.
     pub credentials: Vec<CredentialReport>,
+    /// Whether what is in its file is in force.
+    pub configuration: ConfigurationReport,
+}
+
+/// The configuration as `/status` shows it. No text of the file is in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfigurationReport {
+    /// Since the one in force was read.
+    pub age_seconds: u64,
+    /// Why what is in the file now is not in force; empty when it is.
+    pub mistakes: Vec<String>,
+    /// What of the file takes effect with the next start.
+    pub needs_restart: Vec<String>,
 }
 
 impl Status {
     /// Reads from what the proxy serves from.
     #[must_use]
-    pub fn new(live: &Arc<Live>, health: &Health, gauge: Gauge) -> Self {
+    pub fn new(
+        live: &Arc<Live>,
+        health: &Health,
+        gauge: Gauge,
+        reloads: watch::Receiver<ReloadState>,
+    ) -> Self {
         let started_at = Instant::now();
-        Self { live: Arc::clone(live), health: health.clone(), gauge, started_at }
+        Self { live: Arc::clone(live), health: health.clone(), gauge, reloads, started_at }
     }
 
     fn report(&self) -> Report {
@@ -68,6 +112,16 @@ impl Status {
             in_flight: self.gauge.count(),
             upstream: snapshot.config.upstream.origin.base_url(),
             credentials: snapshot.credentials.report(),
+            configuration: self.configuration(),
+        }
+    }
+
+    fn configuration(&self) -> ConfigurationReport {
+        let reloads = self.reloads.borrow();
+        ConfigurationReport {
+            age_seconds: reloads.applied_at.elapsed().as_secs(),
+            mistakes: reloads.mistakes.clone(),
+            needs_restart: reloads.needs_restart.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -11,15 +11,18 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use super::reload::Reloading;
 use crate::access::{Access, Callers, CallersError};
-use crate::admin::{Health, Status};
+use crate::admin::{Health, ReloadState, Status};
 use crate::config::Config;
-use crate::credential::{self, Refresher};
+use crate::config::watch::ConfigWatch;
+use crate::credential::{self, Issuers, Refresher};
 use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::shaping::Shaper;
-use crate::store::{SecretStore, StoreError, Stores};
+use crate::store::{self, SecretStore, SecretWatcher, StoreError, Stores};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::DroppedLines;
 use crate::tls::{self, Roots, TlsError};
@@ -48,7 +51,9 @@ pub(super) struct OwnSockets {
 /// A sidecar whose sockets are bound and whose parts wait to be run.
 #[derive(Debug)]
 pub struct Sidecar {
-    pub(super) config: Config,
+    pub(super) live: Arc<Live>,
+    pub(super) reloading: Reloading,
+    pub(super) watch: Option<ConfigWatch>,
     pub(super) listeners: Listeners,
     pub(super) own_sockets: Option<OwnSockets>,
     pub(super) health: Health,
@@ -56,6 +61,7 @@ pub struct Sidecar {
     pub(super) gauge: Gauge,
     pub(super) resolver: Resolver,
     pub(super) refreshers: Vec<Refresher>,
+    pub(super) watcher: SecretWatcher,
     pub(super) proxy: proxy::Sidecar,
     pub(super) server: Arc<ServerConf>,
 }
@@ -101,17 +107,17 @@ impl Sidecar {
     /// # Errors
     /// See [`StartError`].
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
-        let auth_roots = load_roots(&config)?;
+        let issuers = issuers(&config)?;
         let listeners = Listeners::bind(&config.listeners).await?;
         let own_sockets = match ports {
             Ports::All => Some(OwnSockets::bind(&config).await?),
             Ports::ProxyOnly => None,
         };
-        let client = tls::http_client(&auth_roots)?;
         let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
         let callers = callers(&config, &*stores).await?;
+        let (secrets, watcher) = store::watched(Arc::clone(&stores));
         let (registry, refreshers) =
-            credential::build(&config.credentials, &config.auth, &stores, &client, &metrics);
+            credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
         let authority = HeaderValue::from_str(&config.upstream.origin.authority())
             .map_err(|_invalid| StartError::Authority)?;
         let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
@@ -120,12 +126,21 @@ impl Sidecar {
         let live = Arc::new(Live::new(Snapshot {
             callers,
             access: Access::new(&config),
-            config: config.clone(),
+            config,
             credentials: registry,
             shaper: Shaper::default(),
         }));
+        let (state, reloads) = watch::channel(ReloadState::new());
+        let reloading = Reloading {
+            live: Arc::clone(&live),
+            issuers,
+            stores,
+            secrets,
+            metrics: metrics.clone(),
+            state,
+        };
         let health = Health::new(&live, metrics.clone());
-        let status = Status::new(&live, &health, gauge.clone());
+        let status = Status::new(&live, &health, gauge.clone(), reloads);
         let proxy = proxy::Sidecar::new(
             Arc::clone(&live),
             addresses,
@@ -134,7 +149,9 @@ impl Sidecar {
             metrics.clone(),
         );
         Ok(Self {
-            config,
+            live,
+            reloading,
+            watch: None,
             listeners,
             own_sockets,
             health,
@@ -142,6 +159,7 @@ impl Sidecar {
             gauge,
             resolver,
             refreshers,
+            watcher,
             proxy,
             server,
         })
@@ -151,6 +169,12 @@ impl Sidecar {
     #[must_use]
     pub fn with_dropped_lines(self, dropped: DroppedLines) -> Self {
         Self { health: self.health.with_dropped_lines(dropped), ..self }
+    }
+
+    /// What changes in this file is applied while it runs.
+    #[must_use]
+    pub fn with_watch(self, watch: ConfigWatch) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Where apps can call: each listener's name with a bound address.
@@ -195,7 +219,10 @@ impl OwnSockets {
 }
 
 /// Reads what callers are known by.
-async fn callers(config: &Config, stores: &dyn SecretStore) -> Result<Callers, StartError> {
+pub(super) async fn callers(
+    config: &Config,
+    stores: &dyn SecretStore,
+) -> Result<Callers, StartError> {
     let mut secrets = Vec::new();
     for at in Callers::secrets(config) {
         let read = stores.read(&at).await.map_err(StartError::CallerToken)?;
@@ -204,23 +231,30 @@ async fn callers(config: &Config, stores: &dyn SecretStore) -> Result<Callers, S
     Ok(Callers::new(config, &secrets)?)
 }
 
-/// Checks what the upstream is verified with, and gives what the authorization server is.
-fn load_roots(config: &Config) -> Result<Roots, StartError> {
+/// Checks what the API host and the authorization server are verified with, and gives the clients
+/// for the calls that the sidecar itself makes to them.
+pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
     let (upstream, auth) = (&config.upstream, &config.auth);
+    let mut api_roots = Roots::none();
     if upstream.origin.tls {
-        let roots = Roots::load(upstream.ca_file.as_deref())?;
-        if let Some(warning) = roots.warnings().first() {
+        api_roots = Roots::load(upstream.ca_file.as_deref())?;
+        if let Some(warning) = api_roots.warnings().first() {
             return Err(StartError::SystemRoots(warning.clone()));
         }
     }
-    if auth.token_url.scheme() != "https" {
-        return Ok(Roots::none());
+    let mut auth_roots = Roots::none();
+    if auth.token_url.scheme() == "https" {
+        auth_roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
+        for warning in auth_roots.warnings() {
+            tracing::warn!(warning, "certificates");
+        }
     }
-    let roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
-    for warning in roots.warnings() {
-        tracing::warn!(warning, "certificates");
-    }
-    Ok(roots)
+    Ok(Issuers {
+        auth: auth.clone(),
+        api: upstream.origin.clone(),
+        auth_client: tls::http_client(&auth_roots)?,
+        api_client: tls::http_client(&api_roots)?,
+    })
 }
 
 async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

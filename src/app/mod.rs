@@ -5,6 +5,7 @@
 mod build;
 mod run;
 mod drain;
+mod reload;
 
 pub use build::{Ports, Sidecar, StartError};
 pub use run::{Ended, Shutdown};

@@ -2,11 +2,13 @@
 
 use std::future::Future;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::build::{OwnSockets, Sidecar};
 use super::drain::{self, Draining};
+use super::reload::NEW_REFRESHERS_MAX;
+use crate::credential::Refresher;
 use crate::{admin, proxy};
 
 /// Tells a running sidecar to stop, in two steps.
@@ -39,16 +41,21 @@ impl Sidecar {
     /// half works is worse than one that is restarted.
     pub async fn run(self, mut shutdown: watch::Receiver<Shutdown>) -> Ended {
         let (stop, stopped) = watch::channel(false);
-        let (gauge, health, drain) = (self.gauge.clone(), self.health.clone(), self.config.drain);
-        let answer_time = self.config.answer_time();
+        let (gauge, health, live) = (self.gauge.clone(), self.health.clone(), self.live);
+        let startup_timeout = live.load().config.startup_timeout;
         let mut accepting = JoinSet::new();
         accepting.spawn(proxy::accept(self.listeners, self.proxy, self.server, stopped.clone()));
         let mut parts = JoinSet::new();
         spawn(&mut parts, self.resolver.run());
+        spawn(&mut parts, self.watcher.run());
         for refresher in self.refreshers {
             spawn(&mut parts, refresher.run());
         }
-        spawn(&mut parts, health.clone().start_up(self.config.startup_timeout));
+        spawn(&mut parts, health.clone().start_up(startup_timeout));
+        let (more, new) = mpsc::channel(NEW_REFRESHERS_MAX);
+        if let Some(watch) = self.watch {
+            spawn(&mut parts, self.reloading.run(watch, more));
+        }
         // Health and status answer until the very end, also while calls are drained.
         let (_last, serving) = watch::channel(false);
         if let Some(OwnSockets { health: socket, admin }) = self.own_sockets {
@@ -61,11 +68,15 @@ impl Sidecar {
                 tracing::error!("the listeners ended by themselves; stopping");
                 return Ended::Cut { in_flight: gauge.count() };
             }
-            () = first_panic(&mut parts) => {
+            () = first_panic(&mut parts, new) => {
                 tracing::error!("a part of the sidecar panicked; stopping");
             }
         }
         health.drain();
+        let snapshot = live.load();
+        let drain = snapshot.config.drain;
+        let answer_time = snapshot.config.answer_time();
+        drop(snapshot);
         let draining = Draining { gauge, drain, answer_time, stop, accepting };
         drain::drain(draining, shutdown).await
     }
@@ -75,14 +86,18 @@ fn spawn(parts: &mut JoinSet<()>, part: impl Future<Output = ()> + Send + 'stati
     parts.spawn(part);
 }
 
-/// Waits until a part panics. Parts may end: a start-up that is over, a refresher nobody reads.
-async fn first_panic(parts: &mut JoinSet<()>) {
+/// Waits until a part panics, and meanwhile runs those that a reload adds. Parts may end: a start-up
+/// that is over, a refresher nobody reads.
+async fn first_panic(parts: &mut JoinSet<()>, mut new: mpsc::Receiver<Refresher>) {
     loop {
-        match parts.join_next().await {
-            Some(Ok(())) => {}
-            Some(Err(error)) if error.is_panic() => return,
-            Some(Err(_cancelled)) => {}
-            None => std::future::pending().await,
+        tokio::select! {
+            Some(refresher) = new.recv() => spawn(parts, refresher.run()),
+            Some(ended) = parts.join_next() => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    return;
+                }
+            }
+            else => std::future::pending().await,
         }
     }
 }

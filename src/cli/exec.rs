@@ -78,7 +78,8 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> {
-    let Prepared { config, metrics, hardened, dropped } = prepared;
+    // The configuration stays as it is for the life of one program.
+    let Prepared { config, watch: _, metrics, hardened, dropped } = prepared;
     let signals = PassedOn::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;

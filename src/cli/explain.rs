@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
-    let (config, _warnings) = load(file)?;
+    let (config, _warnings, _watch) = load(file)?;
     let tenant = tenant_of(&config, args.tenant.as_deref())?;
     let judged = front_door::judge_call(&args.method, &args.path);
     let (method, target) = judged.map_err(|rejection| refused(&rejection))?;

@@ -16,9 +16,11 @@ mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::watch::ConfigWatch;
 use crate::config::{self, Config, ConfigWarning, LoadError};
 use crate::{telemetry, tls};
 
@@ -145,8 +147,8 @@ pub fn main() -> ExitCode {
 }
 
 /// Loads the configuration for a command that needs a valid one.
-fn load(path: &std::path::Path) -> Result<(Config, Vec<ConfigWarning>), Failure> {
-    config::load(path, &environment).map_err(|error| match error {
+fn load(path: &std::path::Path) -> Result<(Config, Vec<ConfigWarning>, ConfigWatch), Failure> {
+    ConfigWatch::load(path, Arc::new(environment)).map_err(|error| match error {
         LoadError::Unreadable { .. } => Failure::unusable(format!(
             "{}; name a file with --config, or try `datapulse-sidecar demo`",
             telemetry::error_chain(&error)

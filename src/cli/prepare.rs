@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Failure, load};
 use crate::config::Config;
+use crate::config::watch::ConfigWatch;
 use crate::os::{self, Hardened};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{DroppedLines, Logging};
@@ -25,6 +26,8 @@ const IGNORED: [&str; 9] = [
 /// Ready to bind addresses; no secret was read.
 pub(super) struct Prepared {
     pub(super) config: Config,
+    /// The file that it is from.
+    pub(super) watch: ConfigWatch,
     pub(super) metrics: Metrics,
     pub(super) hardened: Hardened,
     pub(super) dropped: DroppedLines,
@@ -38,7 +41,7 @@ pub(super) fn prepare(
     adapt: impl FnOnce(&mut Config) -> Result<(), Failure>,
 ) -> Result<(Prepared, Logging), Failure> {
     let hardened = os::harden();
-    let (mut config, warnings) = load(path)?;
+    let (mut config, warnings, watch) = load(path)?;
     adapt(&mut config)?;
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
     let logging = Logging::start(&config.log, &metrics);
@@ -55,5 +58,5 @@ pub(super) fn prepare(
         tracing::warn!(variables = set.join(" "), "the sidecar ignores variables that are set");
     }
     let dropped = logging.dropped_lines();
-    Ok((Prepared { config, metrics, hardened, dropped }, logging))
+    Ok((Prepared { config, watch, metrics, hardened, dropped }, logging))
 }

@@ -26,12 +26,14 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
-    let Prepared { config, metrics, hardened: _, dropped } = prepared;
-    let signals = Signals::listen();
+    let Prepared { config, watch, metrics, hardened: _, dropped } = prepared;
+    let signals = Signals::listen().and_then(Signals::with_reload);
     let signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
+    let reload = watch.asked();
     let sidecar = Sidecar::bind(config, metrics, Ports::All).await;
     let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_dropped_lines(dropped);
+    let sidecar = sidecar.with_watch(watch);
     for (listener, address) in sidecar.addresses() {
         tracing::info!(%listener, %address, "apps can call");
     }
@@ -44,7 +46,7 @@ async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
     let (step, shutdown) = watch::channel(Shutdown::No);
     let running = sidecar.run(shutdown);
     tokio::pin!(running);
-    let driving = signals.drive(step);
+    let driving = signals.drive(step, &reload);
     tokio::select! {
         ended = &mut running => Ok(ended),
         // It ends after the second signal, which the run still has to see.

@@ -1,7 +1,7 @@
-//! SIGTERM and SIGINT, turned into the two steps of a shutdown.
+//! SIGTERM and SIGINT, turned into the two steps of a shutdown; SIGHUP into a reload.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::app::Shutdown;
 use crate::os;
@@ -11,6 +11,14 @@ use crate::os;
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Where there is none, SIGHUP ends the process.
+    hangup: Option<Signal>,
+}
+
+/// What a signal says.
+enum Told {
+    Reload,
+    Stop,
 }
 
 impl Signals {
@@ -20,7 +28,16 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: None,
         })
+    }
+
+    /// SIGHUP asks for a reload.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    pub(super) fn with_reload(self) -> std::io::Result<Self> {
+        Ok(Self { hangup: Some(signal(SignalKind::hangup())?), ..self })
     }
 
     /// The next SIGTERM or SIGINT.
@@ -31,12 +48,26 @@ impl Signals {
         }
     }
 
-    /// The first asks for draining, the second for the end.
-    pub(super) async fn drive(mut self, step: watch::Sender<Shutdown>) {
-        self.next().await;
-        step.send_replace(Shutdown::Drain);
-        self.next().await;
-        step.send_replace(Shutdown::Now);
+    /// The first asks for draining, the second for the end; SIGHUP asks `reload` before and between.
+    pub(super) async fn drive(mut self, step: watch::Sender<Shutdown>, reload: &Notify) {
+        for next in [Shutdown::Drain, Shutdown::Now] {
+            while let Told::Reload = self.told().await {
+                reload.notify_one();
+            }
+            step.send_replace(next);
+        }
+    }
+
+    async fn told(&mut self) -> Told {
+        let Some(hangup) = &mut self.hangup else {
+            self.next().await;
+            return Told::Stop;
+        };
+        tokio::select! {
+            _ = hangup.recv() => Told::Reload,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+        }
     }
 }
 

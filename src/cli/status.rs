@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 use tokio::time::interval;
 
 use super::{Failure, runtime, say};
-use crate::admin::Report;
+use crate::admin::{ConfigurationReport, Report};
 use crate::telemetry;
 use crate::tls::{self, Roots};
 
@@ -108,13 +108,28 @@ fn table(report: &Report) -> String {
         ]);
     }
     format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}",
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}",
         report.version,
         report.phase,
         seconds(report.uptime_seconds),
         report.in_flight,
-        report.upstream
+        report.upstream,
+        configuration(&report.configuration)
     )
+}
+
+/// What of the configuration's file is not in force; nothing when all of it is.
+fn configuration(report: &ConfigurationReport) -> String {
+    let mut text = String::new();
+    if !report.mistakes.is_empty() {
+        text.push_str("\nwhat is in the configuration's file is not in force:\n");
+        text.push_str(&report.mistakes.join("\n"));
+    }
+    if !report.needs_restart.is_empty() {
+        text.push_str("\nafter a restart only: ");
+        text.push_str(&report.needs_restart.join(", "));
+    }
+    text
 }
 
 fn seconds(seconds: u64) -> String {

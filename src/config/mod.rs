@@ -6,6 +6,7 @@
 pub mod path_pattern;
 pub mod model;
 pub mod raw;
+pub mod watch;
 mod error;
 mod collect;
 mod parse;
@@ -63,21 +64,34 @@ pub fn load(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Config, Vec<ConfigWarning>), LoadError> {
-    let name = path.display().to_string();
+    Ok(parse_bytes(path, &read_file(path)?, env)?)
+}
+
+/// What is in the file, and of one that is too large as much as it takes to see that.
+fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     // One byte more than is taken, so that `collect` sees that there is more.
     let limit = u64::try_from(collect::FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn parse_bytes(
+    path: &Path,
+    bytes: &[u8],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
+    let name = path.display().to_string();
     // A character that is cut in two by the limit is no mistake of the file's.
     let cut = bytes.len() > collect::FILE_BYTES_MAX;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = String::from_utf8_lossy(bytes);
     if !cut && matches!(text, Cow::Owned(_)) {
         let problem = Problem::of_file("the file is not UTF-8");
-        return Err(ConfigErrors(named(&name, vec![problem])).into());
+        return Err(ConfigErrors(named(&name, vec![problem])));
     }
-    Ok(parse(&text, &name, env)?)
+    parse(&text, &name, env)
 }
 
 /// In the order of the file, each told once.

@@ -11,7 +11,9 @@ mod refresher;
 mod registry;
 mod schedule;
 mod state;
+mod supply;
 mod token;
+mod verify;
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use async_trait::async_trait;
 
 pub use handle::{CredentialHandle, CredentialReport, Unavailable, UnavailableReason};
 pub use refresher::Refresher;
-pub use registry::{Registry, build};
+pub use registry::{Issuers, Registry, build};
 pub use state::CredentialState;
 pub use token::{AccessToken, Generation};
 
@@ -33,6 +35,8 @@ struct Minted {
     value: SecretValue,
     /// `None`: it does not expire.
     life: Option<Life>,
+    /// Whether it is what the next one is asked for with, in the place of the stored secret.
+    is_next_secret: bool,
 }
 
 /// For how long a token is good, from the receipt of the answer.
@@ -42,13 +46,26 @@ struct Life {
     length: Duration,
     /// Whether the issuer said something that is not believed.
     is_clamped: bool,
+    /// Whether a part of it that nobody told of may be over already.
+    is_of_unknown_age: bool,
 }
 
 /// Obtains a token: one a kind of credential. Keeps nothing between two calls.
 #[async_trait]
 trait TokenSource: std::fmt::Debug + Send + Sync {
-    /// Asks once, with a secret read anew.
-    async fn mint(&self) -> Result<Minted, MintError>;
+    /// Asks once. `is_new`: this secret has not given a token yet.
+    async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError>;
+
+    /// Whether a token costs a call to somebody else, and is asked for again while the store is
+    /// down.
+    fn asks_an_issuer(&self) -> bool {
+        true
+    }
+
+    /// Whether the API rejects the secret when it rejects a token: they are one.
+    fn gives_the_secret(&self) -> bool {
+        false
+    }
 }
 
 /// Why there is no new token. Holds no body, header or URL of the issuer.
@@ -57,6 +74,13 @@ pub enum MintError {
     /// The secret cannot be read: see the cause.
     #[error("reading the secret")]
     Store(#[from] StoreError),
+    /// The secret was changed, and the new one does not work: the one before it stays in use. Write
+    /// a secret that works.
+    #[error("the changed secret was rejected with {status}; the one before it stays in use")]
+    RejectedSecret {
+        /// The HTTP status.
+        status: u16,
+    },
     /// No connection to the issuer: check `auth.token_url`, the network and `ca_file`.
     #[error("connecting to the token endpoint")]
     Unreachable(#[source] reqwest::Error),
@@ -106,7 +130,8 @@ impl MintError {
             Self::Store(error) => error.is_transient(),
             Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
-            Self::Redirected { .. }
+            Self::RejectedSecret { .. }
+            | Self::Redirected { .. }
             | Self::TooLarge
             | Self::NotAnAnswer
             | Self::UnusableToken
@@ -119,6 +144,7 @@ impl MintError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Store(error) => error.kind(),
+            Self::RejectedSecret { .. } => "rejected_secret",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
             Self::Interrupted(_) => "interrupted",

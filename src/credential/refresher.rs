@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
 use super::state::{CredentialState, Published};
-use super::{AccessToken, Generation, MintError, Minted, TokenSource};
+use super::supply::Supply;
+use super::{AccessToken, Generation, MintError, Minted};
 use crate::config::model::Credential;
 use crate::telemetry::{Metrics, error_chain};
 
@@ -46,7 +47,7 @@ impl Demand {
 #[derive(Debug)]
 pub struct Refresher {
     name: Arc<str>,
-    source: Box<dyn TokenSource>,
+    supply: Supply,
     published: watch::Sender<Published>,
     demand: Arc<Demand>,
     metrics: Metrics,
@@ -58,6 +59,7 @@ pub struct Refresher {
 enum Event {
     Abandoned,
     Asked,
+    Changed,
     Due(Reason),
     Expired,
 }
@@ -66,7 +68,7 @@ impl Refresher {
     /// A refresher that has not started, and its first handle.
     pub(super) fn new(
         credential: &Credential,
-        source: Box<dyn TokenSource>,
+        supply: Supply,
         metrics: &Metrics,
     ) -> (Self, CredentialHandle) {
         let (published, reader) = watch::channel(Published::new());
@@ -74,7 +76,7 @@ impl Refresher {
         let handle = CredentialHandle::new(credential, reader, Arc::clone(&demand), metrics);
         let refresher = Self {
             name: Arc::clone(&credential.name),
-            source,
+            supply,
             published,
             demand,
             metrics: metrics.clone(),
@@ -96,17 +98,21 @@ impl Refresher {
             match self.wait().await {
                 Event::Abandoned => return,
                 Event::Asked => self.heed(Instant::now()),
+                Event::Changed => self.note_change(Instant::now()),
                 Event::Expired => self.publish(Instant::now(), None),
                 Event::Due(reason) => {
-                    self.schedule.begin(Instant::now(), reason);
+                    let now = Instant::now();
+                    self.schedule.begin(now, reason);
+                    let works = self.published.borrow().usable(now).is_some();
                     let cooling = self.schedule.cooling_until();
                     self.published.send_modify(|p| {
                         p.is_minting = true;
                         p.cooling_until = cooling;
                     });
+                    let attempt = self.supply.mint(reason, works);
                     let outcome = tokio::select! {
                         () = self.published.closed() => return,
-                        outcome = tokio::time::timeout(ATTEMPT_MAX, self.source.mint()) => outcome,
+                        outcome = tokio::time::timeout(ATTEMPT_MAX, attempt) => outcome,
                     };
                     self.settle(outcome.unwrap_or(Err(MintError::Timeout)), reason);
                 }
@@ -116,11 +122,14 @@ impl Refresher {
 
     async fn wait(&self) -> Event {
         let (due, reason) = self.schedule.next().unzip();
+        // A change is there until the next try reads it.
+        let is_noted = reason == Some(Reason::Changed);
         let last_use = self.published.borrow().state.token().and_then(|token| token.last_use());
         tokio::select! {
             biased;
             () = self.published.closed() => Event::Abandoned,
             () = self.demand.wake.notified() => Event::Asked,
+            () = self.supply.changed(), if !is_noted => Event::Changed,
             () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
             () = sleep_until(last_use) => Event::Expired,
         }
@@ -141,6 +150,17 @@ impl Refresher {
         if is_wanted && !is_usable {
             self.schedule.hasten(now);
         }
+        self.show_next();
+    }
+
+    /// The stored secret is another one.
+    fn note_change(&mut self, now: Instant) {
+        self.schedule.change(now, self.supply.asks_an_issuer());
+        self.show_next();
+    }
+
+    /// Shows when the next try begins, which wakes nobody.
+    fn show_next(&self) {
         let (next, _) = self.schedule.next().unzip();
         self.published.send_if_modified(|p| {
             p.next_try = next;
@@ -177,6 +197,9 @@ impl Refresher {
         let generation = if is_same { generation } else { Generation(generation.0 + 1) };
         let token = AccessToken::new(minted, generation, now)?;
         self.schedule.succeed(now, minted.life.map(|life| life.length));
+        if minted.life.is_some_and(|life| life.is_of_unknown_age) {
+            self.schedule.hurry(now);
+        }
         if minted.life.is_some_and(|life| life.is_clamped) && !self.has_warned_of_life {
             self.has_warned_of_life = true;
             tracing::warn!(
@@ -192,7 +215,7 @@ impl Refresher {
         let before = self.published.borrow().state.clone();
         let has_ended = ended.is_some();
         let state = match ended {
-            Some(Ok(token)) => CredentialState::Fresh(Arc::new(token)),
+            Some(Ok(token)) => self.usable(Arc::new(token)),
             Some(Err(cause)) => failed(&before.at(now), cause),
             None => before.at(now),
         };
@@ -211,6 +234,14 @@ impl Refresher {
                 p.attempts += 1;
             }
         });
+    }
+
+    /// The state of a credential with a new token; what the store holds may be another matter.
+    fn usable(&self, token: Arc<AccessToken>) -> CredentialState {
+        match self.supply.rejection() {
+            None => CredentialState::Fresh(token),
+            Some(cause) => CredentialState::Stale { token, cause: Arc::new(cause) },
+        }
     }
 
     fn log_change(&self, before: &CredentialState, after: &CredentialState) {

@@ -4,54 +4,95 @@ use std::sync::Arc;
 
 use super::TokenSource;
 use super::handle::{CredentialHandle, CredentialReport};
-use super::kind::{ApiKey, ClientCredentialsGrant};
+use super::kind::{ApiKey, ClientCredentialsGrant, SessionToken};
 use super::oauth::TokenEndpoint;
 use super::refresher::Refresher;
-use crate::config::model::{Auth, Credential, CredentialKind};
-use crate::store::SecretStore;
+use super::supply::Supply;
+use super::verify::Verifier;
+use crate::config::model::{Auth, Credential, CredentialKind, Origin};
+use crate::store::Secrets;
 use crate::telemetry::Metrics;
 
 /// The read sides of all credentials. Cloning is cheap; while a clone lives, so do the refreshers.
 #[derive(Debug, Clone)]
 pub struct Registry {
     entries: Arc<[Entry]>,
+    auth: Arc<Auth>,
 }
 
 #[derive(Debug)]
 struct Entry {
     handle: CredentialHandle,
-    is_required: bool,
+    spec: Credential,
+}
+
+/// Whom tokens come from.
+#[derive(Debug, Clone)]
+pub struct Issuers {
+    /// The authorization server, and the paths of the API host that tokens are tried and renewed at.
+    pub auth: Auth,
+    /// The API host.
+    pub api: Origin,
+    /// For the authorization server: [`crate::tls::http_client`]'s, with its roots.
+    pub auth_client: reqwest::Client,
+    /// As above, for the API host.
+    pub api_client: reqwest::Client,
 }
 
 /// Builds a handle for each credential, and the tasks that keep them: whoever calls runs
 /// [`Refresher::run`] of each.
 ///
-/// `http` is [`crate::tls::http_client`]'s, with the roots of `auth`.
+/// A credential that `previous` has in the same way keeps its handle, and so its token and its
+/// task.
 #[must_use]
 pub fn build(
     credentials: &[Credential],
-    auth: &Auth,
-    stores: &Arc<dyn SecretStore>,
-    http: &reqwest::Client,
+    issuers: &Issuers,
+    secrets: &Secrets,
     metrics: &Metrics,
+    previous: Option<&Registry>,
 ) -> (Registry, Vec<Refresher>) {
-    let mut entries = Vec::with_capacity(credentials.len());
-    let mut refreshers = Vec::with_capacity(credentials.len());
-    for credential in credentials {
-        let stores = Arc::clone(stores);
-        let source: Box<dyn TokenSource> = match &credential.kind {
-            CredentialKind::ApiKey(at) => Box::new(ApiKey::new(at.clone(), stores)),
+    let previous = previous.filter(|previous| *previous.auth == issuers.auth);
+    let mut refreshers = Vec::new();
+    let entry = |credential: &Credential| {
+        let handle = previous.and_then(|previous| previous.same(credential)).cloned();
+        let handle = handle.unwrap_or_else(|| {
+            let verifier = issuers.verifier().filter(|_| credential.verify);
+            let secret = secrets.watch(credential.kind.secret());
+            let source = issuers.source(&credential.kind);
+            let supply = Supply::new(&credential.name, secret, source, verifier);
+            let (refresher, handle) = Refresher::new(credential, supply, metrics);
+            refreshers.push(refresher);
+            handle
+        });
+        Entry { handle, spec: credential.clone() }
+    };
+    let entries = credentials.iter().map(entry).collect();
+    (Registry { entries, auth: Arc::new(issuers.auth.clone()) }, refreshers)
+}
+
+impl Issuers {
+    fn source(&self, kind: &CredentialKind) -> Box<dyn TokenSource> {
+        match kind {
+            CredentialKind::ApiKey(_) => Box::new(ApiKey),
             CredentialKind::ClientCredentials(client) => Box::new(ClientCredentialsGrant::new(
                 client.clone(),
-                stores,
-                TokenEndpoint::new(http.clone(), auth),
+                TokenEndpoint::new(self.auth_client.clone(), &self.auth),
             )),
-        };
-        let (refresher, handle) = Refresher::new(credential, source, metrics);
-        entries.push(Entry { handle, is_required: credential.required });
-        refreshers.push(refresher);
+            CredentialKind::SessionToken(_) => {
+                // A checked path on a checked origin always makes a URL.
+                let url = self.api.url(&self.auth.refresh_path);
+                let url = url.unwrap_or_else(|| self.auth.token_url.clone());
+                let endpoint = TokenEndpoint::renewing(self.api_client.clone(), url);
+                Box::new(SessionToken::new(endpoint))
+            }
+        }
     }
-    (Registry { entries: entries.into() }, refreshers)
+
+    fn verifier(&self) -> Option<Verifier> {
+        let url = self.api.url(&self.auth.verify_path)?;
+        Some(Verifier::new(self.api_client.clone(), url))
+    }
 }
 
 impl Registry {
@@ -59,6 +100,13 @@ impl Registry {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&CredentialHandle> {
         self.entries.get(index).map(|entry| &entry.handle)
+    }
+
+    /// The handle of a credential that obtains its token in the same way.
+    fn same(&self, credential: &Credential) -> Option<&CredentialHandle> {
+        let like = |spec: &Credential| Credential { quota: None, required: true, ..spec.clone() };
+        let wanted = like(credential);
+        self.entries.iter().find(|entry| like(&entry.spec) == wanted).map(|entry| &entry.handle)
     }
 
     /// The handle of the credential of this name.
@@ -74,7 +122,7 @@ impl Registry {
 
     /// The handles of those that start-up waits for.
     pub fn required(&self) -> impl Iterator<Item = &CredentialHandle> {
-        self.entries.iter().filter(|entry| entry.is_required).map(|entry| &entry.handle)
+        self.entries.iter().filter(|entry| entry.spec.required).map(|entry| &entry.handle)
     }
 
     /// All credentials as `/status` shows them.
@@ -100,11 +148,18 @@ mod tests {
     use super::*;
     use crate::config::model::{ClientCredentials, Level, TokenRequest};
     use crate::credential::Generation;
-    use crate::store::Stores;
+    use crate::store::{self, Stores};
     use crate::tls;
 
     fn credential(name: &str, required: bool, kind: CredentialKind) -> Credential {
-        Credential { name: name.into(), level: Level::ReadOnly, quota: None, required, kind }
+        Credential {
+            name: name.into(),
+            level: Level::ReadOnly,
+            quota: None,
+            required,
+            verify: true,
+            kind,
+        }
     }
 
     /// Takes the secret `new` alone, and wants everything else as configured.
@@ -151,9 +206,11 @@ mod tests {
             credential("key", false, CredentialKind::ApiKey("file:/nowhere/key".parse().unwrap())),
         ];
         let metrics = Metrics::new().unwrap();
-        let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
+        let (secrets, _watcher) = store::watched(Arc::new(Stores::new(&metrics)));
         let http = tls::http_client(&tls::Roots::load(Some(&ca_file)).unwrap()).unwrap();
-        let (registry, refreshers) = build(&credentials, &auth, &stores, &http, &metrics);
+        let api = Origin { tls: false, host: "localhost".to_owned(), port: 1 };
+        let issuers = Issuers { auth, api, auth_client: http.clone(), api_client: http };
+        let (registry, refreshers) = build(&credentials, &issuers, &secrets, &metrics, None);
         let mut tasks = JoinSet::new();
         let app = axum::Router::new().route("/t", post(issue));
         tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });

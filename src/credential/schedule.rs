@@ -17,12 +17,16 @@ pub(super) const HOLD: Duration = Duration::from_secs(2);
 const CALL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Between two refreshes that rejected tokens cause.
 const FORCED_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// The life of a session token that says nothing of it.
+pub(super) const SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// A token whose age is not known is renewed before this long.
+const UNSURE: Duration = Duration::from_secs(10);
 /// The shortest life that is believed.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 /// The longest life that is believed.
 const LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The life of a token that says nothing of it.
-const LIFE_DEFAULT: Duration = Duration::from_secs(300);
+pub(super) const LIFE_DEFAULT: Duration = Duration::from_secs(300);
 /// The longest time before its expiry in which a token is not used any more.
 const SKEW_MAX: Duration = Duration::from_secs(30);
 
@@ -33,6 +37,7 @@ pub(super) enum Reason {
     Scheduled,
     Rejected,
     Retry,
+    Changed,
 }
 
 impl Reason {
@@ -42,6 +47,7 @@ impl Reason {
             Self::Scheduled => "scheduled",
             Self::Rejected => "rejected",
             Self::Retry => "retry",
+            Self::Changed => "changed",
         }
     }
 }
@@ -99,6 +105,21 @@ impl Schedule {
         });
     }
 
+    /// What gave the last token said nothing of its life, which may be nearly over: a refresh is
+    /// due in a moment.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let at = now + UNSURE.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.next = Some((self.earliest(at, CALL_INTERVAL_MIN), Reason::Scheduled));
+    }
+
+    /// The secret was changed: a try is due, at once where it costs nobody a call.
+    pub(super) fn change(&mut self, now: Instant, asks_an_issuer: bool) {
+        let interval = if asks_an_issuer { CALL_INTERVAL_MIN } else { Duration::ZERO };
+        let at = self.earliest(now, interval);
+        let at = self.next.map_or(at, |(next, _)| next.min(at));
+        self.next = Some((at, Reason::Changed));
+    }
+
     /// A try failed.
     pub(super) fn fail(&mut self, now: Instant, retry_after: Option<Duration>) {
         self.not_before = retry_after.map(|wait| now + wait.min(RETRY_AFTER_MAX));
@@ -147,16 +168,35 @@ pub(super) fn last_use_after(life: Duration) -> Duration {
 }
 
 /// The life of a token from the issuer's `expires_in` (seconds), else from the `exp` of a JWT, else
-/// 300 s. `unix_now` is the wall clock's, for `exp` alone.
-pub(super) fn life(expires_in: Option<f64>, token: &[u8], unix_now: u64) -> Life {
+/// `default`. `unix_now` is the wall clock's, for `exp` alone.
+pub(super) fn life(
+    expires_in: Option<f64>,
+    token: &[u8],
+    unix_now: u64,
+    default: Duration,
+) -> Life {
     let said = expires_in.or_else(|| {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double")]
         jwt_expiry(token).map(|exp| exp - unix_now as f64)
     });
-    let Some(seconds) = said else { return Life { length: LIFE_DEFAULT, is_clamped: false } };
+    believed(said, default)
+}
+
+/// The life of a session token that was found in its store: what the `exp` of a JWT leaves of it,
+/// else up to 24 h.
+pub(super) fn session_life(token: &[u8], unix_now: u64) -> Life {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double")]
+    let said = jwt_expiry(token).map(|exp| exp - unix_now as f64);
+    Life { is_of_unknown_age: said.is_none(), ..believed(said, SESSION_LIFE) }
+}
+
+fn believed(said: Option<f64>, default: Duration) -> Life {
+    let Some(seconds) = said else {
+        return Life { length: default, is_clamped: false, is_of_unknown_age: false };
+    };
     let believed = seconds.clamp(LIFE_MIN.as_secs_f64(), LIFE_MAX.as_secs_f64());
-    let length = Duration::try_from_secs_f64(believed).unwrap_or(LIFE_DEFAULT);
-    Life { length, is_clamped: believed.total_cmp(&seconds).is_ne() }
+    let length = Duration::try_from_secs_f64(believed).unwrap_or(default);
+    Life { length, is_clamped: believed.total_cmp(&seconds).is_ne(), is_of_unknown_age: false }
 }
 
 /// The `exp` of a JWT (RFC 7519 section 4.1.4), unverified: it is only read to know when to ask
@@ -197,9 +237,38 @@ mod tests {
             (None, jwt(999_000), 1, true),
             (Some(60.0), jwt(1_000_600), 60, false),
         ] {
-            let got = life(expires_in, token.as_bytes(), 1_000_000);
-            let want = Life { length: Duration::from_secs(want), is_clamped };
+            let got = life(expires_in, token.as_bytes(), 1_000_000, LIFE_DEFAULT);
+            let length = Duration::from_secs(want);
+            let want = Life { length, is_clamped, is_of_unknown_age: false };
             assert_eq!(got, want, "{expires_in:?} {token}");
+        }
+    }
+
+    #[test]
+    fn a_session_token_of_unknown_age_is_renewed_in_a_moment() {
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"exp": 1000600}"#);
+        let known = session_life(format!("e30.{claims}.c2ln").as_bytes(), 1_000_000);
+        assert_eq!((known.length, known.is_of_unknown_age), (Duration::from_secs(600), false));
+        let unknown = session_life(b"opaque", 1_000_000);
+        assert_eq!((unknown.length, unknown.is_of_unknown_age), (SESSION_LIFE, true));
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.begin(start, Reason::Initial);
+        schedule.succeed(start, Some(unknown.length));
+        schedule.hurry(start);
+        let (at, reason) = schedule.next().unwrap();
+        assert!(at >= start + UNSURE / 2 && at <= start + UNSURE && reason == Reason::Scheduled);
+    }
+
+    #[test]
+    fn a_changed_secret_is_tried_at_once_where_that_costs_nobody_a_call() {
+        let start = Instant::now();
+        for (asks_an_issuer, want) in [(true, start + SECOND), (false, start)] {
+            let mut schedule = Schedule::new(start);
+            schedule.begin(start, Reason::Initial);
+            schedule.succeed(start, Some(SECOND * 3600));
+            schedule.change(start, asks_an_issuer);
+            assert_eq!(schedule.next(), Some((want, Reason::Changed)));
         }
     }
 

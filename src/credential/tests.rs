@@ -11,8 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep};
 
 use super::schedule::last_use_after;
+use super::supply::Supply;
 use super::*;
 use crate::config::model::{Credential, CredentialKind, Level};
+use crate::secret::SecretRef;
+use crate::store::{self, EnvStore, SecretStore, SecretVersion, Secrets};
 use crate::telemetry::Metrics;
 
 const CANARY: &str = "dp_live_canary";
@@ -43,7 +46,7 @@ struct Source(Arc<Issuer>);
 
 #[async_trait]
 impl TokenSource for Source {
-    async fn mint(&self) -> Result<Minted, MintError> {
+    async fn mint(&self, _secret: &SecretValue, _is_new: bool) -> Result<Minted, MintError> {
         let count = {
             let mut asked = self.0.asked.lock();
             asked.push(Instant::now());
@@ -62,7 +65,12 @@ impl TokenSource for Source {
         };
         let token = |text: String, life: u64| Minted {
             value: SecretValue::new(text.into_bytes()),
-            life: (life > 0).then(|| Life { length: Duration::from_secs(life), is_clamped: false }),
+            life: (life > 0).then(|| Life {
+                length: Duration::from_secs(life),
+                is_clamped: false,
+                is_of_unknown_age: false,
+            }),
+            is_next_secret: false,
         };
         match answer {
             Answer::New(life) => Ok(token(format!("{CANARY}{count}"), life)),
@@ -89,6 +97,16 @@ impl Bench {
     }
 
     fn with_gate(script: &[Answer], gate: Option<Semaphore>) -> Self {
+        let (secrets, _watcher) = store::watched(Arc::new(EnvStore));
+        Self::with_secrets(script, gate, &secrets, "env:CARGO_PKG_NAME")
+    }
+
+    fn with_secrets(
+        script: &[Answer],
+        gate: Option<Semaphore>,
+        secrets: &Secrets,
+        at: &str,
+    ) -> Self {
         let issuer = Arc::new(Issuer {
             script: Mutex::new(script.iter().cloned().collect()),
             asked: Mutex::new(Vec::new()),
@@ -99,11 +117,14 @@ impl Bench {
             level: Level::ReadOnly,
             quota: None,
             required: true,
-            kind: CredentialKind::ApiKey("env:NOT_READ".parse().unwrap()),
+            verify: true,
+            kind: CredentialKind::ApiKey(at.parse().unwrap()),
         };
         let metrics = Metrics::new().unwrap();
         let source = Box::new(Source(Arc::clone(&issuer)));
-        let (refresher, handle) = Refresher::new(&credential, source, &metrics);
+        let secret = secrets.watch(credential.kind.secret());
+        let supply = Supply::new(&credential.name, secret, source, None);
+        let (refresher, handle) = Refresher::new(&credential, supply, &metrics);
         let mut tasks = JoinSet::new();
         tasks.spawn(refresher.run());
         Self { issuer, handle, metrics, tasks }
@@ -465,4 +486,43 @@ async fn no_token_is_in_what_people_read() {
     assert!(report.contains(r#""state":"stale","generation":1"#), "{report}");
     assert!(report.contains("did not answer in time"), "{report}");
     assert!(page.contains(r#"credential_state{credential="reader",state="stale"} 1"#), "{page}");
+}
+
+/// A store whose secrets are all this text.
+#[derive(Debug)]
+struct Text(Mutex<&'static str>);
+
+#[async_trait]
+impl SecretStore for Text {
+    async fn read(&self, _at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        let value = SecretValue::new(self.0.lock().as_bytes().to_vec());
+        Ok(SecretVersion { value, version: None })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_secret_mints_once_and_the_old_token_stays_until_the_new_one_is_there() {
+    let store = Arc::new(Text(Mutex::new("one")));
+    let (secrets, watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+    let gate = Some(Semaphore::new(1));
+    let bench = Bench::with_secrets(&[Answer::New(86_400)], gate, &secrets, "file:/nowhere/key");
+    let other = Bench::new(&[Answer::New(86_400)]);
+    let mut watching = JoinSet::new();
+    watching.spawn(watcher.run());
+    let old = bench.token().await.unwrap().generation();
+    other.token().await.unwrap();
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.asked(), 1, "looking alone asks nobody");
+    *store.0.lock() = "two";
+    // The poll's longest, and not the ten seconds after which an attempt is given up.
+    while bench.asked() == 1 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(bench.handle.current().unwrap().generation(), old);
+    bench.open(1);
+    settle().await;
+    assert_eq!(bench.handle.current().unwrap().generation(), Generation(2));
+    assert_eq!(bench.handle.report().state, "fresh");
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!((bench.asked(), other.asked()), (2, 1));
 }

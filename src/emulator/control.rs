@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Limit, Settings,
+    Key, Limit, Settings,
     authorization::Token,
     counters::Counters,
     faults::Fault,
@@ -94,6 +94,16 @@ impl Control {
         let keys = &mut self.state.lock().settings.keys;
         let found = keys.iter_mut().find(|known| known.name == name);
         found.map(|known| key.clone_into(&mut known.key)).is_some()
+    }
+
+    /// Takes one more API key.
+    pub fn add_key(&self, key: Key) {
+        self.state.lock().settings.keys.push(key);
+    }
+
+    /// Rejects the API keys of this name from now on.
+    pub fn remove_key(&self, name: &str) {
+        self.state.lock().settings.keys.retain(|key| key.name != name);
     }
 
     /// Forgets faults; counts, limiters, tokens and settings stay.

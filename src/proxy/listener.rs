@@ -13,13 +13,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Sidecar;
 use super::bind::{Accepted, Listeners};
 use super::connection::{Connection, Refusals};
 use super::reject::Rejection;
 use super::socket::CallerSocket;
 use super::stream::CallerStream;
-use super::{front_door, observe};
+use super::{Live, Sidecar, front_door, observe};
 use crate::config::model::{Config, FrontDoor};
 use crate::telemetry::{Metrics, trace};
 
@@ -36,13 +35,12 @@ pub async fn accept(
     server: Arc<ServerConf>,
     stop: watch::Receiver<bool>,
 ) {
-    let config = Arc::clone(&sidecar.live.load());
-    let limits = Limits::of(&config.config);
+    let live = Arc::clone(&sidecar.live);
     let metrics = sidecar.metrics.clone();
     let mut proxy = HttpProxy::new(sidecar, server);
     proxy.handle_init_modules();
-    let refusals = refusals(&config.config, &metrics);
-    let accepting = Accepting { proxy: Arc::new(proxy), limits, refusals, metrics, stop };
+    let refusals = refusals(&live, &metrics);
+    let accepting = Accepting { proxy: Arc::new(proxy), live, refusals, metrics, stop };
     accepting.run(listeners).await;
 }
 
@@ -61,7 +59,7 @@ impl Limits {
 
 struct Accepting {
     proxy: Arc<HttpProxy<Sidecar>>,
-    limits: Limits,
+    live: Arc<Live>,
     /// One for each listener.
     refusals: Vec<Refusals>,
     metrics: Metrics,
@@ -69,16 +67,19 @@ struct Accepting {
 }
 
 /// For each listener, what answers in the place of pingora, whose own refusals say nothing.
-fn refusals(config: &Config, metrics: &Metrics) -> Vec<Refusals> {
-    let rules = config.front_door;
-    let all = config.listeners.iter().map(|listener| {
-        let (listener, metrics) = (listener.clone(), metrics.clone());
+fn refusals(live: &Arc<Live>, metrics: &Metrics) -> Vec<Refusals> {
+    let all = (0..live.load().config.listeners.len()).map(|index| {
+        let (live, metrics) = (Arc::clone(live), metrics.clone());
         Refusals(Arc::new(move |head: &[u8]| {
-            let judged = front_door::judge(head, &rules, &listener.allowed_hosts);
+            let config = &live.load().config;
             // pingora is stricter than we are in a few places.
             let malformed = Rejection::BadRequest("the request's head is malformed");
-            let rejection = judged.err().unwrap_or(malformed);
             let request_id = trace::new_request_id();
+            let Some(listener) = config.listeners.get(index) else {
+                return malformed.raw_response(&request_id);
+            };
+            let judged = front_door::judge(head, &config.front_door, &listener.allowed_hosts);
+            let rejection = judged.err().unwrap_or(malformed);
             observe::observe_refusal(&request_id, &listener.name, rejection, &metrics);
             rejection.raw_response(&request_id)
         }))
@@ -119,17 +120,18 @@ impl Accepting {
 
     fn begin(&self, accepted: Accepted, connections: &mut JoinSet<()>) {
         let Accepted { listener, stream, uid } = accepted;
-        if connections.len() >= self.limits.connections {
+        let limits = Limits::of(&self.live.load().config);
+        if connections.len() >= limits.connections {
             self.metrics.rejected.with_label_values(&[Rejection::TooManyConnections.code()]).inc();
             // A few goodbyes at once at most: beyond that the connection is just closed.
-            if connections.len() < self.limits.connections.saturating_add(64) {
+            if connections.len() < limits.connections.saturating_add(64) {
                 connections.spawn(say_goodbye(stream));
             }
             return;
         }
         let refusals = self.refusals.get(listener).cloned();
         let Some(refusals) = refusals else { return };
-        let connection = Connection::new(listener, uid, self.limits.head_timeout, refusals);
+        let connection = Connection::new(listener, uid, limits.head_timeout, refusals);
         let stream = CallerStream::new(stream, connection);
         let (proxy, stop) = (Arc::clone(&self.proxy), self.stop.clone());
         let counted = Counted::new(&self.metrics);

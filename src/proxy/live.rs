@@ -38,7 +38,13 @@ impl Live {
         Self(ArcSwap::from_pointee(snapshot))
     }
 
-    /// The snapshot in force now.
+    /// From now on new calls see this snapshot; those in flight keep theirs. [`Self::load`] is the
+    /// read side.
+    pub fn store(&self, snapshot: Snapshot) {
+        self.0.store(Arc::new(snapshot));
+    }
+
+    /// The snapshot in force now; [`Self::store`] is the write side.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         self.0.load_full()

@@ -1,18 +1,23 @@
 //! Secrets in files: mounted by Kubernetes, written by an agent, or by hand.
 //!
 //! Symbolic links are followed (Kubernetes swaps them). Only regular files are opened: a pipe would
-//! block for ever.
+//! block for ever. A file that is being written to is read once it has come to rest.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use async_trait::async_trait;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::{SecretStore, SecretVersion, StoreError};
+use crate::files;
 use crate::secret::{SECRET_BYTES_MAX, SecretProblem, SecretRef, SecretValue};
+
+/// How often a file that changes while it is read is read again.
+const READS_MAX: usize = 4;
 
 /// Reads `file:PATH` and `file:PATH#KEY` references, 64 KiB at most.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +26,84 @@ pub struct FileStore;
 #[async_trait]
 impl SecretStore for FileStore {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        let at = at.clone();
-        let reference = at.clone();
-        match tokio::task::spawn_blocking(move || read(&at)).await {
-            Ok(result) => result,
-            // The task panicked, or the runtime ends.
-            Err(e) => Err(StoreError::Unreadable { at: reference, source: io::Error::other(e) }),
+        let SecretRef::File { path, .. } = at else {
+            return Err(StoreError::OtherStore { at: at.clone() });
+        };
+        for _ in 1..READS_MAX {
+            files::settle(path).await;
+            let found = blocking(at, read).await;
+            // What was written to meanwhile may have been read by half.
+            if files::is_settled(path) {
+                return found;
+            }
         }
+        blocking(at, read).await
     }
+
+    async fn replace(
+        &self,
+        at: &SecretRef,
+        old: &SecretValue,
+        new: &SecretValue,
+    ) -> Result<(), StoreError> {
+        let (old, new) = (old.clone(), new.clone());
+        blocking(at, move |at| replace(at, &old, &new)).await
+    }
+}
+
+/// Runs file system calls where they hold up nobody.
+async fn blocking<T: Send + 'static>(
+    at: &SecretRef,
+    work: impl FnOnce(&SecretRef) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (at, reference) = (at.clone(), at.clone());
+    match tokio::task::spawn_blocking(move || work(&at)).await {
+        Ok(result) => result,
+        // The task panicked, or the runtime ends.
+        Err(e) => Err(StoreError::Unreadable { at: reference, source: io::Error::other(e) }),
+    }
+}
+
+/// Writes beside the file and renames over it, so that it is whole at every moment. Only its owner
+/// may read it afterwards (mode 0600). A link stays, and what it leads to is replaced.
+fn replace(at: &SecretRef, old: &SecretValue, new: &SecretValue) -> Result<(), StoreError> {
+    let SecretRef::File { path, key } = at else {
+        return Err(StoreError::OtherStore { at: at.clone() });
+    };
+    if read(at)?.value != *old {
+        return Err(StoreError::Conflict { at: at.clone() });
+    }
+    let content = match key {
+        Some(key) => with_field(at, &read_capped(at, path)?, key, new)?,
+        None => SecretValue::new([new.expose(), b"\n"].concat()),
+    };
+    let write = || {
+        let path = std::fs::canonicalize(path)?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+        let mut file = tempfile::Builder::new().prefix(".datapulse-").tempfile_in(folder)?;
+        file.write_all(content.expose())?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map(drop).map_err(|error| error.error)
+    };
+    write().map_err(|source| StoreError::Unwritable { at: at.clone(), source })
+}
+
+/// The JSON object with one field changed; the others stay.
+fn with_field(
+    at: &SecretRef,
+    content: &SecretValue,
+    key: &str,
+    new: &SecretValue,
+) -> Result<SecretValue, StoreError> {
+    let not_json = || StoreError::NotJson { at: at.clone() };
+    let Ok(mut fields) =
+        serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(content.expose())
+    else {
+        return Err(not_json());
+    };
+    let text = new.expose_str().ok_or_else(not_json)?;
+    fields.insert(key.to_owned(), text.into());
+    serde_json::to_vec(&fields).map(SecretValue::new).map_err(|_unwritable| not_json())
 }
 
 fn read(at: &SecretRef) -> Result<SecretVersion, StoreError> {
@@ -202,5 +277,36 @@ mod tests {
             let error = FileStore.read(&at).await.unwrap_err();
             assert_eq!((error.kind(), error.is_transient()), ("unreadable", false));
         }
+    }
+
+    async fn replaced(content: &str, key: Option<&str>, old: &str) -> Result<String, &'static str> {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, content).unwrap();
+        symlink(&file, &link).unwrap();
+        let at = SecretRef::File { path: link.clone(), key: key.map(str::to_owned) };
+        let value = |text: &str| SecretValue::new(text.into());
+        let done = FileStore.replace(&at, &value(old), &value("n3w")).await;
+        if done.is_ok() {
+            assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
+        done.map(|()| std::fs::read_to_string(&file).unwrap()).map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn a_value_is_replaced_whole_and_only_if_it_is_still_the_one_that_was_read() {
+        assert_eq!(replaced("s3cr3t\n", None, "s3cr3t").await, Ok("n3w\n".to_owned()));
+        assert_eq!(replaced("theirs\n", None, "s3cr3t").await, Err("conflict"));
+        let json = r#"{"k":"s3cr3t","other":{"a":[1,null]}}"#;
+        let want = r#"{"k":"n3w","other":{"a":[1,null]}}"#.to_owned();
+        assert_eq!(replaced(json, Some("k"), "s3cr3t").await, Ok(want));
+        assert_eq!(replaced(json, Some("absent"), "s3cr3t").await, Err("no_such_key"));
+        let nowhere = "file:/proc/version".parse().unwrap();
+        let value = SecretValue::new(b"s3cr3t".to_vec());
+        assert!(FileStore.replace(&nowhere, &value, &value).await.is_err());
     }
 }

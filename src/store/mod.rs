@@ -1,9 +1,11 @@
 //! Where secrets are kept: files and the environment, so far.
 //!
-//! A store hands out what is there now and keeps nothing. No error holds a value or a part of one.
+//! A store hands out what is there now and keeps nothing; [`SecretWatch`] knows what was read last. No
+//! error holds a value or a part of one.
 
 mod env;
 mod file;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -12,6 +14,7 @@ use async_trait::async_trait;
 
 pub use env::EnvStore;
 pub use file::FileStore;
+pub use watch::{SecretWatch, SecretWatcher, Secrets, watched};
 
 use crate::secret::{SecretProblem, SecretRef, SecretValue};
 use crate::telemetry::Metrics;
@@ -33,6 +36,20 @@ pub trait SecretStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// Says which reference cannot be read and why.
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError>;
+
+    /// Writes `new` in the place of `old`, unless something else is there by now.
+    ///
+    /// # Errors
+    /// Says why nothing was written: [`StoreError::ReadOnly`] for a store that is never written to.
+    async fn replace(
+        &self,
+        at: &SecretRef,
+        old: &SecretValue,
+        new: &SecretValue,
+    ) -> Result<(), StoreError> {
+        let _ = (old, new);
+        Err(StoreError::ReadOnly { at: at.clone() })
+    }
 }
 
 /// Why a secret cannot be read. Names the reference, never the value.
@@ -85,6 +102,26 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: SecretProblem,
     },
+    /// The store cannot be written to: the environment. Keep what is renewed in a file.
+    #[error("{at}: this store cannot be written to")]
+    ReadOnly {
+        /// What was to be written.
+        at: SecretRef,
+    },
+    /// The system refused: make the folder writable for this process.
+    #[error("{at}: cannot be written")]
+    Unwritable {
+        /// What was to be written.
+        at: SecretRef,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else wrote another value meanwhile: theirs stays, and is used.
+    #[error("{at}: was changed by somebody else meanwhile")]
+    Conflict {
+        /// What was to be written.
+        at: SecretRef,
+    },
     /// The reference belongs to another kind of store: a mistake of ours.
     #[error("{at}: belongs to another store")]
     OtherStore {
@@ -105,6 +142,9 @@ impl StoreError {
             | Self::NoSuchKey { .. }
             | Self::NotAString { .. }
             | Self::Unusable { .. }
+            | Self::ReadOnly { .. }
+            | Self::Unwritable { .. }
+            | Self::Conflict { .. }
             | Self::OtherStore { .. } => false,
         }
     }
@@ -120,6 +160,9 @@ impl StoreError {
             Self::NoSuchKey { .. } => "no_such_key",
             Self::NotAString { .. } => "not_a_string",
             Self::Unusable { .. } => "unusable",
+            Self::ReadOnly { .. } => "read_only",
+            Self::Unwritable { .. } => "unwritable",
+            Self::Conflict { .. } => "conflict",
             Self::OtherStore { .. } => "other_store",
         }
     }
@@ -139,20 +182,38 @@ impl Stores {
     pub fn new(metrics: &Metrics) -> Self {
         Self { file: FileStore, env: EnvStore, metrics: metrics.clone() }
     }
+
+    /// The store that a reference names, and what metrics call it.
+    fn of(&self, at: &SecretRef) -> (&'static str, &dyn SecretStore) {
+        match at {
+            SecretRef::File { .. } => ("file", &self.file),
+            SecretRef::Env { .. } => ("env", &self.env),
+        }
+    }
 }
 
 #[async_trait]
 impl SecretStore for Stores {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        let (label, store): (_, &dyn SecretStore) = match at {
-            SecretRef::File { .. } => ("file", &self.file),
-            SecretRef::Env { .. } => ("env", &self.env),
-        };
+        let (label, store) = self.of(at);
         let found = store.read(at).await;
         let outcome = found.as_ref().map_or_else(StoreError::kind, |_| "ok");
         self.metrics.store_reads.with_label_values(&[label, outcome]).inc();
         self.metrics.store_up.with_label_values(&[label]).set(i64::from(found.is_ok()));
         found
+    }
+
+    async fn replace(
+        &self,
+        at: &SecretRef,
+        old: &SecretValue,
+        new: &SecretValue,
+    ) -> Result<(), StoreError> {
+        let (label, store) = self.of(at);
+        let written = store.replace(at, old, new).await;
+        let outcome = written.as_ref().map_or_else(StoreError::kind, |()| "ok");
+        self.metrics.store_writes.with_label_values(&[label, outcome]).inc();
+        written
     }
 }
 

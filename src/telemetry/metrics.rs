@@ -43,6 +43,12 @@ pub struct Metrics {
     pub store_up: IntGaugeVec,
     /// Reads of a store, by `store`, `outcome`.
     pub store_reads: IntCounterVec,
+    /// Values written back to a store, by `store`, `outcome`.
+    pub store_writes: IntCounterVec,
+    /// Configurations that were read while running, by `outcome`.
+    pub config_reloads: IntCounterVec,
+    /// When the configuration in force was read, Unix seconds.
+    pub config_last_reload: IntGauge,
     /// Panics that were caught; anything but 0 is a bug.
     pub panics: IntCounter,
     /// Log and audit lines that were dropped because the reader of the stream was too slow, by
@@ -101,6 +107,9 @@ impl Metrics {
             )?,
             store_up: family.gauges("store_up", "Whether the last read worked", &["store"])?,
             store_reads: family.counters("store_reads_total", "Reads", &["store", "outcome"])?,
+            store_writes: family.counters("store_writes_total", "Writes", &["store", "outcome"])?,
+            config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,
+            config_last_reload: family.config_last_reload()?,
             panics: family.counter("panics_total", "Panics caught; each is a bug")?,
             lines_dropped: family.counters(
                 "log_lines_dropped_total",
@@ -112,6 +121,16 @@ impl Metrics {
             token_wait: family.token_wait()?,
             registry: family.0,
         })
+    }
+
+    /// A credential is no longer configured: its gauges go, its counts stay.
+    pub fn forget_credential(&self, name: &str) {
+        for state in ["pending", "fresh", "stale", "expired"] {
+            // What was never set cannot be removed.
+            drop(self.credential_state.remove_label_values(&[name, state]));
+        }
+        drop(self.credential_expiry.remove_label_values(&[name]));
+        drop(self.credential_generation.remove_label_values(&[name]));
     }
 
     /// Everything in the Prometheus text format, version 0.0.4.
@@ -179,6 +198,11 @@ impl Families {
         let help = "When the token in use expires, 0 where it does not";
         let opts = opts("credential_expiry_timestamp_seconds", help);
         self.add(GaugeVec::new(opts, &["credential"])?)
+    }
+
+    fn config_last_reload(&self) -> Result<IntGauge, prometheus::Error> {
+        let help = "When the configuration in force was read";
+        self.gauge("config_last_reload_success_timestamp_seconds", help)
     }
 
     fn token_wait(&self) -> Result<Histogram, prometheus::Error> {

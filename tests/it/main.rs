@@ -14,6 +14,8 @@ mod first_call;
 mod front_door;
 mod bodies;
 mod tokens;
+mod rotation;
+mod reload;
 mod hostile_upstream;
 mod secrets;
 mod retries;

@@ -46,6 +46,8 @@ pub struct Credential {
     pub quota: Option<Arc<str>>,
     /// Whether start-up waits for it.
     pub required: bool,
+    /// Whether a changed secret is tried at the API before it replaces one that works.
+    pub verify: bool,
     /// Where its bearer token comes from.
     pub kind: CredentialKind,
 }
@@ -57,14 +59,16 @@ pub enum CredentialKind {
     ApiKey(SecretRef),
     /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
     ClientCredentials(ClientCredentials),
+    /// The secret is a bearer token of about 24 h, which the API exchanges for the next.
+    SessionToken(SecretRef),
 }
 
 impl CredentialKind {
-    /// Where its secret is kept.
+    /// The secret that it all comes from.
     #[must_use]
     pub const fn secret(&self) -> &SecretRef {
         match self {
-            Self::ApiKey(at) => at,
+            Self::ApiKey(at) | Self::SessionToken(at) => at,
             Self::ClientCredentials(client) => &client.client_secret,
         }
     }

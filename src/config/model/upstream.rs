@@ -39,6 +39,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// A path of this server, where the two make a URL.
+    #[must_use]
+    pub fn url(&self, path: &str) -> Option<url::Url> {
+        url::Url::parse(&format!("{}{path}", self.base_url())).ok()
+    }
+
     /// `host[:port]` as the `Host` header has it: the port only where it is not the scheme's own.
     #[must_use]
     pub fn authority(&self) -> String {

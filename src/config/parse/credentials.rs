@@ -41,6 +41,7 @@ impl Checker<'_> {
                     level,
                     quota: written.quota.as_deref().map(Arc::from),
                     required: written.required.unwrap_or(true),
+                    verify: written.verify.unwrap_or(true),
                     kind,
                 });
             }
@@ -68,7 +69,7 @@ impl Checker<'_> {
         let given: Vec<&str> = [
             ("api_key", written.api_key.is_some()),
             ("client_credentials", written.client_credentials.is_some()),
-            ("session_token", false),
+            ("session_token", written.session_token.is_some()),
             ("refresh_token", false),
             ("service_account", false),
         ]
@@ -78,7 +79,10 @@ impl Checker<'_> {
         .collect();
         match given.as_slice() {
             [] => {
-                self.error(at, "has no secret: give it `api_key` or `client_credentials`");
+                self.error(
+                    at,
+                    "has no secret: give it `api_key`, `client_credentials` or `session_token`",
+                );
                 return None;
             }
             [_] => {}
@@ -90,6 +94,11 @@ impl Checker<'_> {
         }
         if let Some(reference) = written.api_key.as_deref() {
             return self.secret(&join(at, "api_key"), reference).map(CredentialKind::ApiKey);
+        }
+        if let Some(session) = &written.session_token {
+            let at = join(at, "session_token");
+            let token = self.required(&at, "token", session.token.as_deref())?;
+            return self.secret(&join(&at, "token"), token).map(CredentialKind::SessionToken);
         }
         let client = written.client_credentials.as_ref()?;
         self.client_credentials(&join(at, "client_credentials"), client)

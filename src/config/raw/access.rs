@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{
-    CallerHeader, Limit, PrivateKeyJwt, RefreshToken, ServiceAccount, SessionToken, Share, Span,
-};
+use super::{CallerHeader, Limit, PrivateKeyJwt, RefreshToken, ServiceAccount, Share, Span};
 use crate::config::model::Level;
 
 /// One credential; exactly one of its kinds is given.
@@ -24,7 +22,8 @@ pub struct Credential {
     pub quota: Option<String>,
     /// Whether start-up waits for it. Default: true.
     pub required: Option<bool>,
-    /// Whether a changed secret is tried before it replaces one that works.
+    /// Whether a changed secret is tried at `auth.verify_path` before it replaces one that works.
+    /// Default: true.
     pub verify: Option<bool>,
     /// A reference to another secret, used while the first cannot be read.
     pub fallback: Option<String>,
@@ -58,6 +57,15 @@ pub struct ClientCredentials {
     pub audience: Option<String>,
     /// Further parameters of the token request.
     pub params: Option<BTreeMap<String, String>>,
+}
+
+/// A token of 24 hours.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionToken {
+    /// A reference to the token; where it can be written, the renewed one takes its place.
+    #[schemars(required)]
+    pub token: Option<String>,
 }
 
 /// A limit that belongs to an API key.

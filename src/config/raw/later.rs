@@ -111,14 +111,6 @@ pub struct PrivateKeyJwt {
     pub key: Option<String>,
 }
 
-/// A token of 24 hours.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SessionToken {
-    /// A reference to the token.
-    pub token: Option<String>,
-}
-
 /// A person's refresh token.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

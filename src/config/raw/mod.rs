@@ -18,11 +18,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::model::{Choice, ForwardedFor, Http2, LogFormat, LogLevel, TokenRequest};
-pub use access::{Caller, ClientCredentials, ColdStart, Credential, Quota, Replay, Rule, Tenant};
+pub use access::{
+    Caller, ClientCredentials, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Tenant,
+};
 pub use later::{
     CallerHeader, ClientCert, Dedupe, Endpoint, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken,
-    ServiceAccount, SessionToken, Shaping, StoreAws, StoreVault, Stores, VaultAuth, VaultMethod,
-    Webhooks,
+    ServiceAccount, Shaping, StoreAws, StoreVault, Stores, VaultAuth, VaultMethod, Webhooks,
 };
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
 
@@ -35,10 +36,8 @@ pub const NOT_YET: &[&str] = &[
     "auth.authorize_url",
     "auth.redirect_uri",
     "stores",
-    "credentials[].verify",
     "credentials[].fallback",
     "credentials[].client_credentials.private_key_jwt",
-    "credentials[].session_token",
     "credentials[].refresh_token",
     "credentials[].service_account",
     "shaping",

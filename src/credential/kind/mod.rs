@@ -2,6 +2,8 @@
 
 mod api_key;
 mod client_credentials;
+mod session_token;
 
 pub(super) use api_key::ApiKey;
 pub(super) use client_credentials::ClientCredentialsGrant;
+pub(super) use session_token::SessionToken;

@@ -1,13 +1,15 @@
-//! Asks a token endpoint (RFC 6749 section 3.2) and believes as little of the answer as possible.
+//! Asks a token endpoint (RFC 6749 section 3.2), or the path that renews a session token, and
+//! believes as little of the answer as possible.
 //!
 //! No body, header or URL is kept in an error: any of them may hold a secret.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::header;
 use serde::Deserialize;
 
-use super::super::schedule::life;
+use super::super::schedule::{LIFE_DEFAULT, SESSION_LIFE, life};
 use super::super::{MintError, Minted};
 use crate::config::model::{Auth, TokenRequest};
 use crate::secret::SecretValue;
@@ -40,6 +42,17 @@ impl TokenEndpoint {
         Self { http, url: auth.token_url.clone(), encoding: auth.token_request }
     }
 
+    /// The path of the API host that renews session tokens.
+    pub(in super::super) const fn renewing(http: reqwest::Client, url: url::Url) -> Self {
+        Self { http, url, encoding: TokenRequest::Json }
+    }
+
+    /// Asks for the next token with the one in use.
+    pub(in super::super) async fn renew(&self, token: &SecretValue) -> Result<Minted, MintError> {
+        let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");
+        answer(request.bearer_auth(token.expose_str().unwrap_or_default()), SESSION_LIFE).await
+    }
+
     /// One token request with these parameters.
     pub(in super::super) async fn ask(
         &self,
@@ -50,23 +63,31 @@ impl TokenEndpoint {
             TokenRequest::Json => request.json(parameters),
             TokenRequest::Form => request.form(parameters),
         };
-        let response = request.send().await.map_err(transport)?;
-        let status = response.status();
-        if status.is_redirection() {
-            return Err(MintError::Redirected { status: status.as_u16() });
-        }
-        let retry_after = retry_after::parse(response.headers(), clock::wall());
-        let body = read_capped(response, ANSWER_BYTES_MAX).await.map(SecretValue::new);
-        if status != http::StatusCode::OK {
-            let code = body.ok().and_then(|body| error_code(&body));
-            return Err(MintError::Refused { status: status.as_u16(), code, retry_after });
-        }
-        let body = body.map_err(|error| match error {
-            ReadError::TooLarge => MintError::TooLarge,
-            ReadError::Broken(error) => transport(error),
-        })?;
-        minted(&body, clock::unix_seconds())
+        answer(request, LIFE_DEFAULT).await
     }
+}
+
+/// `life_default`: of a token that says nothing of it.
+async fn answer(
+    request: reqwest::RequestBuilder,
+    life_default: Duration,
+) -> Result<Minted, MintError> {
+    let response = request.send().await.map_err(transport)?;
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(MintError::Redirected { status: status.as_u16() });
+    }
+    let retry_after = retry_after::parse(response.headers(), clock::wall());
+    let body = read_capped(response, ANSWER_BYTES_MAX).await.map(SecretValue::new);
+    if status != http::StatusCode::OK {
+        let code = body.ok().and_then(|body| error_code(&body));
+        return Err(MintError::Refused { status: status.as_u16(), code, retry_after });
+    }
+    let body = body.map_err(|error| match error {
+        ReadError::TooLarge => MintError::TooLarge,
+        ReadError::Broken(error) => transport(error),
+    })?;
+    minted(&body, clock::unix_seconds(), life_default)
 }
 
 fn transport(error: reqwest::Error) -> MintError {
@@ -88,7 +109,7 @@ struct Answer {
     expires_in: Option<serde_json::Value>,
 }
 
-fn minted(body: &SecretValue, unix_now: u64) -> Result<Minted, MintError> {
+fn minted(body: &SecretValue, unix_now: u64, life_default: Duration) -> Result<Minted, MintError> {
     let Ok(answer) = serde_json::from_slice::<Answer>(body.expose()) else {
         return Err(MintError::NotAnAnswer);
     };
@@ -101,8 +122,8 @@ fn minted(body: &SecretValue, unix_now: u64) -> Result<Minted, MintError> {
     if !is_usable || !bytes.iter().all(u8::is_ascii_graphic) {
         return Err(MintError::UnusableToken);
     }
-    let life = life(answer.expires_in.as_ref().and_then(seconds), bytes, unix_now);
-    Ok(Minted { value, life: Some(life) })
+    let life = life(answer.expires_in.as_ref().and_then(seconds), bytes, unix_now, life_default);
+    Ok(Minted { value, life: Some(life), is_next_secret: false })
 }
 
 /// A number, or a number in a string, as some issuers write it; anything else says nothing.

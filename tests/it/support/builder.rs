@@ -145,11 +145,9 @@ impl Builder {
     pub(crate) async fn start(mut self) -> Rig {
         let env = std::mem::take(&mut self.env);
         let wait_for_start = self.wait_for_start;
+        let json = self.config.clone();
         let Stage { emulator, dir, config, _tasks } = self.stage();
-        let sidecar = Process::sidecar_in(&["run", "--config", &config], &env);
-        let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
-        let address: SocketAddr = field(&line, "address");
-        let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
+        let Started { sidecar, address, health, admin } = Started::from(&config, &env).await;
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -160,9 +158,10 @@ impl Builder {
             emulator,
             address,
             client,
-            health: field(&line, "health"),
-            admin: field(&line, "admin"),
+            health,
+            admin,
             key_file: dir.path().join("reader"),
+            config: json,
             sidecar,
             dir,
             _tasks,
@@ -174,12 +173,30 @@ impl Builder {
     }
 }
 
+/// A process that says where it listens.
+pub(super) struct Started {
+    pub(super) sidecar: Process,
+    pub(super) address: SocketAddr,
+    pub(super) health: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+impl Started {
+    pub(super) async fn from(config: &str, env: &[(String, String)]) -> Self {
+        let sidecar = Process::sidecar_in(&["run", "--config", config], env);
+        let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
+        let address: SocketAddr = field(&line, "address");
+        let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;
+        Self { sidecar, address, health: field(&line, "health"), admin: field(&line, "admin") }
+    }
+}
+
 fn field<T: std::str::FromStr<Err: std::fmt::Debug>>(line: &str, name: &str) -> T {
     let line: Value = serde_json::from_str(line).expect("a JSON line");
     line[name].as_str().expect("the field is there").parse().expect("it parses")
 }
 
-fn merge(into: &mut Value, change: Value) {
+pub(super) fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {

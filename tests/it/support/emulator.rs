@@ -116,6 +116,44 @@ impl DataPulse {
         assert!(self.control.set_key(name, key));
     }
 
+    /// One more key for reading is accepted; its value.
+    pub(crate) fn add_key(&self, name: &str) -> String {
+        let key = format!("dp_live_{CANARY}_{name}");
+        self.accept(name, &key);
+        key
+    }
+
+    /// This token is accepted, for reading.
+    pub(crate) fn accept(&self, name: &str, key: &str) {
+        let (name, key) = (name.to_owned(), key.to_owned());
+        self.control.add_key(Key { name, key, level: Level::ReadOnly });
+    }
+
+    pub(crate) fn remove_key(&self, name: &str) {
+        self.control.remove_key(name);
+    }
+
+    /// Requests to the API with this credential: a key's name, or `CLIENT/GENERATION`.
+    pub(crate) fn used(&self, credential: &str) -> u64 {
+        self.counters().by_credential.get(credential).copied().unwrap_or(0)
+    }
+
+    /// Waits until a request with this credential came.
+    pub(crate) async fn uses(&self, credential: &str) {
+        self.until(|counters| counters.by_credential.contains_key(credential)).await;
+    }
+
+    /// Waits for so many more requests to the API.
+    pub(crate) async fn further(&self, count: u64) {
+        let before = self.api_requests();
+        self.until(|counters| counters.api_requests >= before + count).await;
+    }
+
+    /// Answers with this status so far.
+    pub(crate) fn answered(&self, status: u16) -> u64 {
+        self.counters().by_status.get(&status).copied().unwrap_or(0)
+    }
+
     /// Each answer of the API comes so much later.
     pub(crate) fn delay_api(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).expect("a short wait");

@@ -4,6 +4,7 @@
 //! [`Rig::finish`] ends the sidecar with SIGTERM and fails if the canary shows in anything it wrote.
 
 mod builder;
+mod callers;
 mod emulator;
 mod pki;
 mod process;
@@ -19,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 pub(crate) use builder::{Builder, Stage};
+use builder::{Started, merge};
+pub(crate) use callers::Callers;
 pub(crate) use emulator::DataPulse;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
 pub(crate) use process::Process;
@@ -43,7 +46,9 @@ pub(crate) struct Rig {
     pub(crate) client: reqwest::Client,
     health: SocketAddr,
     admin: SocketAddr,
-    key_file: PathBuf,
+    /// Where the key of `reader` is.
+    pub(crate) key_file: PathBuf,
+    config: serde_json::Value,
     dir: TempDir,
     _tasks: JoinSet<()>,
 }
@@ -186,6 +191,50 @@ impl Rig {
         let key = format!("dp_live_{CANARY}_second");
         self.emulator.replace_key("reader", &key);
         std::fs::write(&self.key_file, key).expect("written");
+    }
+
+    /// Where the secrets and the configuration are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The file of the configuration.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.path().join("config.yaml")
+    }
+
+    /// Writes a changed configuration, as an editor does: mappings are merged, everything else is
+    /// replaced.
+    pub(crate) fn reconfigure(&mut self, yaml: &str) {
+        let change = serde_saphyr::from_str(yaml).expect("the test's own YAML");
+        merge(&mut self.config, change);
+        self.write_config(&self.config.to_string());
+    }
+
+    /// Writes this text in the place of the configuration.
+    pub(crate) fn write_config(&self, text: &str) {
+        let beside = self.dir.path().join("config.new");
+        std::fs::write(&beside, text).expect("written");
+        std::fs::rename(beside, self.config_file()).expect("renamed");
+    }
+
+    /// Ends the sidecar and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.sidecar.signal("TERM").await;
+        assert_eq!(self.sidecar.ended().await.code(), Some(0));
+        let config = self.config_file();
+        let started = Started::from(config.to_str().expect("UTF-8"), &[]).await;
+        self.sidecar = started.sidecar;
+        (self.address, self.health, self.admin) = (started.address, started.health, started.admin);
+        self.log("each required credential is usable").await;
+    }
+
+    /// The value of a metric with these labels, from `name{labels}`; 0 when it is not there.
+    pub(crate) async fn series(&self, series: &str) -> f64 {
+        let (_, metrics) = self.health("/metrics").await;
+        let series = format!("datapulse_sidecar_{series} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Ends the sidecar and looks for the canary in all that it wrote.

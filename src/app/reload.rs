@@ -1,0 +1,296 @@
+//! A changed configuration takes effect while calls go on.
+//!
+//! A bad one never replaces a good one. Credentials that are as before keep their tokens; calls in
+//! flight keep the snapshot that they began with. What is decided at start is told and left alone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::build::{StartError, callers, issuers};
+use crate::access::Access;
+use crate::admin::ReloadState;
+use crate::clock;
+use crate::config::model::{Listener, Tenant};
+use crate::config::watch::ConfigWatch;
+use crate::config::{Config, ConfigWarning, LoadError};
+use crate::credential::{self, Issuers, Refresher, Registry};
+use crate::proxy::{Live, Snapshot};
+use crate::shaping::Shaper;
+use crate::store::{SecretStore, Secrets};
+use crate::telemetry::{Metrics, error_chain};
+
+/// How long new credentials get to become usable before calls may need them.
+const NEW_CREDENTIALS_WAIT: Duration = Duration::from_secs(5);
+/// Mistakes that `/status` shows; all of them are in the log.
+const MISTAKES_SHOWN_MAX: usize = 20;
+/// Refreshers on their way to the task that runs them.
+pub(super) const NEW_REFRESHERS_MAX: usize = 16;
+
+/// What a reload needs of the running parts.
+#[derive(Debug)]
+pub(super) struct Reloading {
+    pub(super) live: Arc<Live>,
+    pub(super) issuers: Issuers,
+    pub(super) stores: Arc<dyn SecretStore>,
+    pub(super) secrets: Secrets,
+    pub(super) metrics: Metrics,
+    /// For `/status`.
+    pub(super) state: watch::Sender<ReloadState>,
+}
+
+/// How a reload ended: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Applied,
+    /// The file has mistakes.
+    Invalid,
+    /// The file cannot be read.
+    Unreadable,
+    /// It is valid, and names something unusable, such as a broken certificate file.
+    Failed,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Invalid => "invalid",
+            Self::Unreadable => "unreadable",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Reloading {
+    /// Applies each configuration that `watch` gives. `new` runs the refreshers of credentials that
+    /// are new.
+    pub(super) async fn run(mut self, mut watch: ConfigWatch, new: mpsc::Sender<Refresher>) {
+        self.note_success();
+        loop {
+            let outcome = match watch.next().await {
+                Ok((config, warnings)) => self.apply(config, &warnings, &new).await,
+                Err(error) => self.refuse(&error),
+            };
+            self.metrics.config_reloads.with_label_values(&[outcome.as_str()]).inc();
+            if outcome == Outcome::Applied {
+                self.note_success();
+            }
+        }
+    }
+
+    fn note_success(&self) {
+        let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
+        self.metrics.config_last_reload.set(now);
+    }
+
+    fn refuse(&self, error: &LoadError) -> Outcome {
+        match error {
+            LoadError::Invalid(errors) => {
+                for error in &errors.0 {
+                    tracing::error!(%error, "configuration");
+                }
+                tracing::error!("the configuration file has mistakes; the old one stays in force");
+                let shown = errors.0.iter().take(MISTAKES_SHOWN_MAX);
+                self.show(shown.map(ToString::to_string).collect());
+                Outcome::Invalid
+            }
+            LoadError::Unreadable { .. } => {
+                let cause = error_chain(error);
+                tracing::error!(cause = &*cause, "the old configuration stays in force");
+                self.show(vec![cause]);
+                Outcome::Unreadable
+            }
+        }
+    }
+
+    fn show(&self, mistakes: Vec<String>) {
+        self.state.send_modify(|state| state.mistakes = mistakes);
+    }
+
+    fn fail(&self, error: &StartError) -> Outcome {
+        let cause = error_chain(error);
+        tracing::error!(cause = &*cause, "the new configuration cannot be used; the old one stays");
+        self.show(vec![cause]);
+        Outcome::Failed
+    }
+
+    async fn apply(
+        &mut self,
+        config: Config,
+        warnings: &[ConfigWarning],
+        new: &mpsc::Sender<Refresher>,
+    ) -> Outcome {
+        for warning in warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        let before = self.live.load();
+        let (config, restart) = carry_over(config, &before.config);
+        for part in &restart {
+            tracing::warn!(part, "this change of the configuration needs a restart");
+        }
+        if config.auth != self.issuers.auth {
+            match issuers(&config) {
+                Ok(issuers) => self.issuers = issuers,
+                Err(error) => return self.fail(&error),
+            }
+        }
+        let callers = match callers(&config, &*self.stores).await {
+            Ok(callers) => callers,
+            Err(error) => return self.fail(&error),
+        };
+        let credentials = self.credentials(&config, &before, new).await;
+        let names = |registry: &Registry| -> BTreeSet<Arc<str>> {
+            registry.iter().map(|handle| Arc::clone(handle.name())).collect()
+        };
+        let gone = names(&before.credentials);
+        let gone = gone.difference(&names(&credentials)).cloned().collect::<Vec<_>>();
+        let access = Access::new(&config);
+        let shaper = Shaper::default();
+        self.live.store(Snapshot { config, callers, access, credentials, shaper });
+        for name in gone {
+            self.metrics.forget_credential(&name);
+        }
+        self.state.send_replace(ReloadState { needs_restart: restart, ..ReloadState::new() });
+        tracing::info!("the configuration was reloaded");
+        Outcome::Applied
+    }
+
+    /// The credentials of a new configuration: those that are as before with their tokens, the
+    /// others with the time to get one.
+    async fn credentials(
+        &self,
+        config: &Config,
+        before: &Snapshot,
+        new: &mpsc::Sender<Refresher>,
+    ) -> Registry {
+        let (registry, refreshers) = credential::build(
+            &config.credentials,
+            &self.issuers,
+            &self.secrets,
+            &self.metrics,
+            Some(&before.credentials),
+        );
+        let names: Vec<_> = refreshers.iter().map(|one| Arc::clone(one.name())).collect();
+        for refresher in refreshers {
+            // Nobody receives any more only when the process ends.
+            drop(new.send(refresher).await);
+        }
+        let usable = async {
+            for handle in names.iter().filter_map(|name| registry.by_name(name)) {
+                handle.wait_usable().await;
+            }
+        };
+        if timeout(NEW_CREDENTIALS_WAIT, usable).await.is_err() {
+            tracing::warn!("a new credential is not usable yet; its calls answer 503 until it is");
+        }
+        registry
+    }
+}
+
+/// The new configuration, with what was decided at start as it was, and the names of what is left
+/// alone for that reason.
+fn carry_over(mut new: Config, old: &Config) -> (Config, Vec<&'static str>) {
+    let mut restart = Vec::new();
+    let mut carry = |part: &'static str, differs: bool| {
+        if differs {
+            restart.push(part);
+        }
+    };
+    carry("upstream.base_url", new.upstream.origin != old.upstream.origin);
+    carry("upstream.ca_file", new.upstream.ca_file != old.upstream.ca_file);
+    carry("health.listen", new.health_listen != old.health_listen);
+    carry("admin.listen", new.admin_listen != old.admin_listen);
+    carry("log", new.log != old.log);
+    let (listeners, differ) = bound_listeners(&new, old);
+    carry("listeners", differ);
+    new.upstream.origin = old.upstream.origin.clone();
+    new.upstream.ca_file.clone_from(&old.upstream.ca_file);
+    new.health_listen = old.health_listen;
+    new.admin_listen = old.admin_listen;
+    new.log = old.log.clone();
+    new.listeners = listeners;
+    (new, restart)
+}
+
+/// The listeners that are bound, in their order (a connection knows its listener by index), as the
+/// new configuration has them, and whether that has others.
+fn bound_listeners(new: &Config, old: &Config) -> (Vec<Listener>, bool) {
+    let mut wanted: Vec<&Listener> = new.listeners.iter().collect();
+    let mut is_missing = false;
+    let bound = old.listeners.iter().map(|was| {
+        if let Some(at) = wanted.iter().position(|one| one.name == was.name) {
+            let now = wanted.remove(at);
+            return Listener { socket: was.socket.clone(), ..now.clone() };
+        }
+        is_missing = true;
+        let tenant = was.tenant.and_then(|tenant| old.tenants.get(tenant));
+        let same = |one: &Tenant| tenant.is_some_and(|tenant| tenant.name == one.name);
+        // Without a tenant, whoever still calls there has to be known by a token or a user.
+        Listener { tenant: new.tenants.iter().position(same), ..was.clone() }
+    });
+    let bound = bound.collect();
+    let is_new = !wanted.is_empty();
+    (bound, is_missing || is_new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn config(text: &str) -> Config {
+        let text = format!(
+            "version: 1\n\
+             credentials: [{{name: a, level: admin, api_key: 'file:/k'}}]\n{text}"
+        );
+        parse(&text, "test", &|_| None).unwrap().0
+    }
+
+    const TWO: &str = "tenants: [{name: x, credentials: [a]}, {name: y, credentials: [a]}]\n\
+                       listeners: [{listen: 'localhost:1', tenant: x}, {listen: 'localhost:2', tenant: y}]\n";
+
+    #[track_caller]
+    fn check(new: &str, want: &[(&str, Option<usize>)], restart: &[&str]) {
+        let (merged, told) = carry_over(config(new), &config(TWO));
+        let listeners: Vec<_> = merged.listeners.iter().map(|l| (&*l.name, l.tenant)).collect();
+        assert_eq!((listeners.as_slice(), told.as_slice()), (want, restart), "{new}");
+    }
+
+    #[test]
+    fn a_listener_keeps_its_index_whatever_the_file_does_to_the_list() {
+        check(TWO, &[("localhost:1", Some(0)), ("localhost:2", Some(1))], &[]);
+        check(
+            "tenants: [{name: y, credentials: [a]}, {name: x, credentials: [a]}]\n\
+             listeners: [{listen: 'localhost:2', tenant: y}, {listen: 'localhost:1', tenant: y}]\n",
+            &[("localhost:1", Some(0)), ("localhost:2", Some(0))],
+            &[],
+        );
+        check(
+            "tenants: [{name: z, credentials: [a]}, {name: y, credentials: [a]}]\n\
+             listeners: [{listen: 'localhost:3', tenant: z}]\n",
+            &[("localhost:1", None), ("localhost:2", Some(1))],
+            &["listeners"],
+        );
+    }
+
+    #[test]
+    fn what_was_decided_at_start_stays_and_is_told() {
+        let new = format!(
+            "{TWO}upstream: {{base_url: 'https://other.example', ca_file: /ca, idle_timeout: 7s}}\n\
+             health: {{listen: '127.0.0.1:7'}}\nadmin: {{listen: '127.0.0.1:8'}}\n\
+             log: {{level: debug}}\n"
+        );
+        let old = config(TWO);
+        let (merged, told) = carry_over(config(&new), &old);
+        let names =
+            ["upstream.base_url", "upstream.ca_file", "health.listen", "admin.listen", "log"];
+        assert_eq!(told, names);
+        assert_eq!(merged.upstream.idle_timeout, Duration::from_secs(7), "the rest is applied");
+        assert_eq!(merged.upstream.origin, old.upstream.origin);
+        assert_eq!((merged.health_listen, &merged.log), (old.health_listen, &old.log));
+    }
+}

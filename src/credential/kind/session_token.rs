@@ -1,0 +1,38 @@
+//! A session token of 24 h: it is used as it is found, and renewed by itself before it ends.
+
+use async_trait::async_trait;
+
+use super::super::oauth::TokenEndpoint;
+use super::super::schedule::session_life;
+use super::super::{MintError, Minted, TokenSource};
+use crate::clock;
+use crate::secret::SecretValue;
+
+/// Takes a token that is new to us as it is, and gives one that is in use to the API host's refresh
+/// path in exchange for the next.
+#[derive(Debug)]
+pub(in super::super) struct SessionToken {
+    endpoint: TokenEndpoint,
+}
+
+impl SessionToken {
+    pub(in super::super) const fn new(endpoint: TokenEndpoint) -> Self {
+        Self { endpoint }
+    }
+}
+
+#[async_trait]
+impl TokenSource for SessionToken {
+    async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError> {
+        if is_new {
+            let life = session_life(secret.expose(), clock::unix_seconds());
+            return Ok(Minted { value: secret.clone(), life: Some(life), is_next_secret: false });
+        }
+        let minted = self.endpoint.renew(secret).await?;
+        Ok(Minted { is_next_secret: true, ..minted })
+    }
+
+    fn gives_the_secret(&self) -> bool {
+        true
+    }
+}

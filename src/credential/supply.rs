@@ -1,0 +1,358 @@
+//! From the stored secret to a token, once: reads it, has it minted, and tries it before it replaces
+//! one that works.
+//!
+//! A changed secret that its issuer or the API rejects is never used again until it changes once
+//! more; the one before it stays in use, whatever the store holds by then.
+
+use std::sync::Arc;
+
+use super::schedule::Reason;
+use super::verify::Verifier;
+use super::{MintError, Minted, TokenSource};
+use crate::secret::SecretValue;
+use crate::store::{SecretWatch, StoreError};
+use crate::telemetry::error_chain;
+
+/// Where one credential's tokens come from, and which of its secrets is trusted.
+#[derive(Debug)]
+pub(super) struct Supply {
+    credential: Arc<str>,
+    stored: SecretWatch,
+    source: Box<dyn TokenSource>,
+    /// `None`: a changed secret replaces the one before it unseen.
+    verifier: Option<Verifier>,
+    /// The secret that gave the last token.
+    accepted: Option<SecretValue>,
+    /// What the store holds and what is not used: it was rejected, or is the past of a token that
+    /// was renewed and could not be written back.
+    passed_over: Option<SecretValue>,
+    /// The status that `passed_over` was rejected with.
+    rejected_with: Option<u16>,
+}
+
+impl Supply {
+    pub(super) fn new(
+        credential: &Arc<str>,
+        stored: SecretWatch,
+        source: Box<dyn TokenSource>,
+        verifier: Option<Verifier>,
+    ) -> Self {
+        Self {
+            credential: Arc::clone(credential),
+            stored,
+            source,
+            verifier,
+            accepted: None,
+            passed_over: None,
+            rejected_with: None,
+        }
+    }
+
+    /// Waits until the store holds another secret than was read last. Cancel-safe.
+    pub(super) async fn changed(&self) {
+        self.stored.changed().await;
+    }
+
+    /// Whether a token costs a call to somebody else.
+    pub(super) fn asks_an_issuer(&self) -> bool {
+        self.source.asks_an_issuer()
+    }
+
+    /// Why what the store holds is not used; `None` when it is.
+    pub(super) fn rejection(&self) -> Option<MintError> {
+        self.rejected_with.map(|status| MintError::RejectedSecret { status })
+    }
+
+    /// One try. `works`: a token is in use, which a new secret must not replace untried.
+    ///
+    /// Cancel-safe but for what was renewed and not yet given back.
+    pub(super) async fn mint(&mut self, reason: Reason, works: bool) -> Result<Minted, MintError> {
+        let found = self.stored.read().await.map(|found| found.value);
+        let secret = self.choose(found.as_ref(), reason);
+        let Some(secret) = secret else {
+            return Err(found.err().map_or(MintError::Timeout, MintError::Store));
+        };
+        let is_new = self.accepted.as_ref() != Some(&secret);
+        let replaces = is_new && self.accepted.is_some();
+        let minted = match self.source.mint(&secret, is_new).await {
+            Err(MintError::Refused { status, code, .. })
+                if replaces && is_about_the_secret(status, code) =>
+            {
+                return Err(self.turn_down(secret, status));
+            }
+            outcome => outcome?,
+        };
+        if replaces
+            && works
+            && let Some(verifier) = &self.verifier
+            && let Some(status) = verifier.rejection(&minted.value).await
+        {
+            return Err(self.turn_down(secret, status));
+        }
+        if minted.is_next_secret {
+            self.keep(found, &minted.value).await;
+        } else {
+            self.accepted = Some(secret);
+        }
+        Ok(minted)
+    }
+
+    /// The secret to use, out of what is stored and what was accepted before.
+    fn choose(
+        &mut self,
+        found: Result<&SecretValue, &StoreError>,
+        reason: Reason,
+    ) -> Option<SecretValue> {
+        let Ok(found) = found else {
+            // A store that is down takes nothing away from who can go on without it.
+            return self.accepted.clone().filter(|_| self.source.asks_an_issuer());
+        };
+        if self.passed_over.as_ref() != Some(found) {
+            self.passed_over = None;
+            self.rejected_with = None;
+            return Some(found.clone());
+        }
+        // The API rejects the one in use: by now the stored one may be the better of the two.
+        let is_rejected = reason == Reason::Rejected && self.source.gives_the_secret();
+        if self.rejected_with.is_some() && is_rejected {
+            return Some(found.clone());
+        }
+        self.accepted.clone()
+    }
+
+    fn turn_down(&mut self, secret: SecretValue, status: u16) -> MintError {
+        tracing::warn!(
+            credential = %self.credential,
+            secret = %self.stored.at(),
+            status,
+            "the changed secret was rejected and is not used; the one before it stays in use"
+        );
+        self.passed_over = Some(secret);
+        self.rejected_with = Some(status);
+        MintError::RejectedSecret { status }
+    }
+
+    /// Has a renewed token in the place of the one that it came from, also in the store if that can
+    /// be written to.
+    async fn keep(&mut self, found: Result<SecretValue, StoreError>, renewed: &SecretValue) {
+        self.accepted = Some(renewed.clone());
+        // What was rejected is the operator's; it is not ours to write over.
+        let Some(old) = found.ok().filter(|_| self.rejected_with.is_none()) else { return };
+        match self.stored.replace(&old, renewed).await {
+            Ok(()) => self.passed_over = None,
+            // What somebody else put there is used next.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => {
+                tracing::warn!(
+                    credential = %self.credential,
+                    cause = error_chain(&error),
+                    "a renewed token is in use and cannot be written back: a restart will not find it"
+                );
+                self.passed_over = Some(old);
+            }
+        }
+    }
+}
+
+/// Whether an issuer's refusal says that the secret is wrong, and not the request or the moment.
+fn is_about_the_secret(status: u16, code: Option<&str>) -> bool {
+    match code {
+        Some(code) => matches!(code, "invalid_client" | "unauthorized_client" | "invalid_grant"),
+        None => matches!(status, 401 | 403),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use axum::routing::get;
+    use http::{HeaderMap, StatusCode};
+    use parking_lot::Mutex;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::secret::SecretRef;
+    use crate::store::{self, SecretStore, SecretVersion};
+
+    fn value(text: &str) -> SecretValue {
+        SecretValue::new(text.into())
+    }
+
+    /// A store that holds one text, and takes another one if it may.
+    #[derive(Debug)]
+    struct One {
+        text: Mutex<Option<String>>,
+        is_writable: bool,
+    }
+
+    #[async_trait]
+    impl SecretStore for One {
+        async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+            match &*self.text.lock() {
+                Some(text) => Ok(SecretVersion { value: value(text), version: None }),
+                None => Err(StoreError::Missing { at: at.clone() }),
+            }
+        }
+
+        async fn replace(
+            &self,
+            at: &SecretRef,
+            old: &SecretValue,
+            new: &SecretValue,
+        ) -> Result<(), StoreError> {
+            if !self.is_writable {
+                return Err(StoreError::ReadOnly { at: at.clone() });
+            }
+            let mut text = self.text.lock();
+            assert_eq!(text.as_deref(), old.expose_str());
+            *text = new.expose_str().map(str::to_owned);
+            Ok(())
+        }
+    }
+
+    /// The secret is the token; an issuer refuses what begins with `no`, and a session's token grows
+    /// by a letter.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Fake {
+        Key,
+        Issuer,
+        Session,
+    }
+
+    #[async_trait]
+    impl TokenSource for Fake {
+        async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError> {
+            let text = secret.expose_str().unwrap();
+            if *self == Self::Issuer && text.starts_with("no") {
+                return Err(MintError::Refused {
+                    status: 400,
+                    code: Some("invalid_client"),
+                    retry_after: None,
+                });
+            }
+            let is_next_secret = *self == Self::Session && !is_new;
+            let text = if is_next_secret { format!("{text}+") } else { text.to_owned() };
+            Ok(Minted { value: value(&text), life: None, is_next_secret })
+        }
+
+        fn asks_an_issuer(&self) -> bool {
+            *self != Self::Key
+        }
+
+        fn gives_the_secret(&self) -> bool {
+            *self != Self::Issuer
+        }
+    }
+
+    struct Bench {
+        store: Arc<One>,
+        supply: Supply,
+        _tasks: JoinSet<()>,
+    }
+
+    impl Bench {
+        /// With an API that rejects what begins with `bad`.
+        async fn new(fake: Fake, is_writable: bool) -> Self {
+            crate::tls::install_provider();
+            let store = Arc::new(One { text: Mutex::new(Some("one".to_owned())), is_writable });
+            let (secrets, _watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+            let verify = async |headers: HeaderMap| {
+                let token = headers["authorization"].to_str().unwrap();
+                let is_bad = token.starts_with("Bearer bad");
+                if is_bad { StatusCode::UNAUTHORIZED } else { StatusCode::IM_A_TEAPOT }
+            };
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/v", listener.local_addr().unwrap()).parse().unwrap();
+            let app = axum::Router::new().route("/v", get(verify));
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+            let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+            let supply = Supply::new(
+                &"reader".into(),
+                secrets.watch(&"file:/nowhere".parse().unwrap()),
+                Box::new(fake),
+                Some(Verifier::new(http, url)),
+            );
+            let mut bench = Self { store, supply, _tasks: tasks };
+            assert_eq!(bench.mint(Reason::Initial).await, Ok("one".to_owned()));
+            bench
+        }
+
+        fn store(&self, text: Option<&str>) {
+            *self.store.text.lock() = text.map(str::to_owned);
+        }
+
+        async fn mint(&mut self, reason: Reason) -> Result<String, &'static str> {
+            match self.supply.mint(reason, true).await {
+                Ok(minted) => Ok(minted.value.expose_str().unwrap().to_owned()),
+                Err(error) => Err(error.kind()),
+            }
+        }
+
+        async fn check(&mut self, reason: Reason, want: Result<&str, &'static str>) {
+            assert_eq!(self.mint(reason).await, want.map(str::to_owned), "{reason:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rejected_secret_never_replaces_one_that_works() {
+        for (fake, bad) in [(Fake::Key, "bad"), (Fake::Issuer, "bad"), (Fake::Issuer, "no")] {
+            let mut bench = Bench::new(fake, false).await;
+            bench.store(Some(bad));
+            bench.check(Reason::Changed, Err("rejected_secret")).await;
+            bench.check(Reason::Retry, Ok("one")).await;
+            assert!(bench.supply.rejection().is_some(), "it is still told");
+            // When the old one is rejected too, the new one is worth another try.
+            let again = if fake == Fake::Key { Err("rejected_secret") } else { Ok("one") };
+            bench.check(Reason::Rejected, again).await;
+            bench.store(Some("two"));
+            bench.check(Reason::Changed, Ok("two")).await;
+            assert!(bench.supply.rejection().is_none());
+            bench.store(Some(bad));
+            bench.check(Reason::Changed, Err("rejected_secret")).await;
+            bench.store(Some("two"));
+            bench.check(Reason::Changed, Ok("two")).await;
+            assert!(bench.supply.rejection().is_none(), "it was taken back");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_plain_no_rejects() {
+        let mut bench = Bench::new(Fake::Key, false).await;
+        bench._tasks.shutdown().await;
+        bench.store(Some("bad"));
+        bench.check(Reason::Changed, Ok("bad")).await;
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_down_takes_nothing_from_who_can_go_on() {
+        for (fake, want) in [(Fake::Key, Err("missing")), (Fake::Issuer, Ok("one"))] {
+            let mut bench = Bench::new(fake, false).await;
+            bench.store(None);
+            bench.check(Reason::Scheduled, want).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_renewed_token_is_the_next_secret_whether_or_not_it_can_be_written() {
+        for is_writable in [true, false] {
+            let mut bench = Bench::new(Fake::Session, is_writable).await;
+            bench.check(Reason::Scheduled, Ok("one+")).await;
+            bench.check(Reason::Scheduled, Ok("one++")).await;
+            let kept = bench.store.text.lock().clone();
+            assert_eq!(kept.as_deref(), Some(if is_writable { "one++" } else { "one" }));
+            bench.store(Some("other"));
+            bench.check(Reason::Changed, Ok("other")).await;
+            bench.check(Reason::Scheduled, Ok("other+")).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rejected_session_token_is_not_written_over() {
+        let mut bench = Bench::new(Fake::Session, true).await;
+        bench.store(Some("bad"));
+        bench.check(Reason::Changed, Err("rejected_secret")).await;
+        bench.check(Reason::Retry, Ok("one+")).await;
+        assert_eq!(bench.store.text.lock().as_deref(), Some("bad"));
+    }
+}
