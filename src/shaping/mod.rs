@@ -4,6 +4,13 @@
 //! A [`Place`] or [`Permit`] frees what it holds when it is dropped, on every path; nothing else
 //! gives it back.
 
+pub mod envelope;
+pub mod pace;
+pub mod pause;
+pub mod queue;
+pub mod retry_after;
+pub mod schedule;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
