@@ -152,6 +152,7 @@ async fn readyz_credentials(State(health): State<Health>) -> Response {
 async fn metrics(State(health): State<Health>) -> Response {
     health.live.load().credentials.observe(&health.metrics);
     health.dropped.observe(&health.metrics);
+    health.live.load().shaper.observe();
     match health.metrics.render() {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -122,7 +122,7 @@ impl Sidecar {
             access: Access::new(&config),
             config: config.clone(),
             credentials: registry,
-            shaper: Shaper::default(),
+            shaper: Shaper::new(&config, &metrics),
         }));
         let health = Health::new(&live, metrics.clone());
         let status = Status::new(&live, &health, gauge.clone());

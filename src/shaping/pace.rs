@@ -129,8 +129,9 @@ impl Pace {
         let room = bursts && self.envelope.has_room_for(ahead.saturating_add(1), now);
         let clear_at = self.clear_at.max(now);
         let debt = if room { self.debt_max.saturating_sub(1) } else { 0 };
-        let slow = self.slow_until.saturating_sub(now) / 2;
-        let spaced = self.interval.saturating_mul(count).saturating_add(slow);
+        let spaced = self.interval.saturating_mul(count);
+        let slow = (self.slow_until.saturating_sub(now) / 2).min(spaced);
+        let spaced = spaced.saturating_add(slow);
         // A burst's first requests leave at once: as many as the debt has room for.
         now.max(clear_at.saturating_add(spaced).saturating_sub(self.interval * debt))
     }

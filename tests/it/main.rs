@@ -14,6 +14,7 @@ mod first_call;
 mod front_door;
 mod bodies;
 mod tokens;
+mod quotas;
 mod hostile_upstream;
 mod secrets;
 mod retries;
