@@ -18,7 +18,7 @@ test-all: test test-load ## The tests, and the slower ones under load
 test-load: setup-build
 	cargo test --locked --test load
 
-bench: setup-build ## Measure what the proxy adds to a call
+bench: setup-build ## Show that quotas are kept, and what the proxy adds to a call
 	cargo bench --locked
 
 lint: setup-test ## Format, clippy, documentation, dependencies

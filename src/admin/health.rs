@@ -74,14 +74,7 @@ impl Health {
                 handle.wait_usable().await;
             }
         };
-        match tokio::time::timeout(timeout, usable).await {
-            Ok(()) => tracing::info!("started: each required credential is usable"),
-            Err(_elapsed) => tracing::warn!(
-                seconds = timeout.as_secs(),
-                "started without a required credential (startup_timeout is over); its calls answer \
-                 503 until it is there"
-            ),
-        }
+        let in_time = tokio::time::timeout(timeout, usable).await;
         self.phase.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
@@ -89,6 +82,15 @@ impl Health {
             }
             starting
         });
+        // After the change, so that who reads this line and asks gets the new answer.
+        match in_time {
+            Ok(()) => tracing::info!("started: each required credential is usable"),
+            Err(_elapsed) => tracing::warn!(
+                seconds = timeout.as_secs(),
+                "started without a required credential (startup_timeout is over); its calls answer \
+                 503 until it is there"
+            ),
+        }
     }
 
     /// Waits until start-up is done.
@@ -152,6 +154,7 @@ async fn readyz_credentials(State(health): State<Health>) -> Response {
 async fn metrics(State(health): State<Health>) -> Response {
     health.live.load().credentials.observe(&health.metrics);
     health.dropped.observe(&health.metrics);
+    health.live.load().shaper.observe();
     match health.metrics.render() {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

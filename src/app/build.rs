@@ -126,9 +126,9 @@ impl Sidecar {
         let live = Arc::new(Live::new(Snapshot {
             callers,
             access: Access::new(&config),
+            shaper: Shaper::new(&config, &metrics),
             config,
             credentials: registry,
-            shaper: Shaper::default(),
         }));
         let (state, reloads) = watch::channel(ReloadState::new());
         let reloading = Reloading {

@@ -19,7 +19,6 @@ use crate::config::watch::ConfigWatch;
 use crate::config::{Config, ConfigWarning, LoadError};
 use crate::credential::{self, Issuers, Refresher, Registry};
 use crate::proxy::{Live, Snapshot};
-use crate::shaping::Shaper;
 use crate::store::{SecretStore, Secrets};
 use crate::telemetry::{Metrics, error_chain};
 
@@ -149,7 +148,7 @@ impl Reloading {
         let gone = names(&before.credentials);
         let gone = gone.difference(&names(&credentials)).cloned().collect::<Vec<_>>();
         let access = Access::new(&config);
-        let shaper = Shaper::default();
+        let shaper = before.shaper.renewed(&before.config, &config, &self.metrics);
         self.live.store(Snapshot { config, callers, access, credentials, shaper });
         for name in gone {
             self.metrics.forget_credential(&name);

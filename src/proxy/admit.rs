@@ -11,6 +11,7 @@ use super::call::Call;
 use super::front_door::{self, Head};
 use super::reject::Rejection;
 use crate::credential::{Unavailable, UnavailableReason};
+use crate::shaping::Permit;
 
 /// Reads the head strictly.
 pub(super) fn judge_head(head: &[u8], call: &Call) -> Result<Head, Rejection> {
@@ -49,27 +50,40 @@ pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Waits for the call's turn, and for a token to send it with.
-pub(super) async fn wait_for_turn(call: &mut Call) -> Result<(), Rejection> {
+/// Refuses a call whose turn would come too late, and waits for a token to send it with.
+pub(super) async fn prepare(call: &mut Call) -> Result<(), Rejection> {
     let (Some(grant), Some(handle)) = (&call.grant, &call.handle) else {
+        return Err(Rejection::LevelNotGranted);
+    };
+    let mut tenants = call.snapshot.config.tenants.iter();
+    let Some(tenant) = tenants.position(|tenant| *tenant.name == *grant.tenant) else {
         return Err(Rejection::LevelNotGranted);
     };
     let credential = call.snapshot.config.credentials.get(grant.credential);
     let quota = credential.and_then(|credential| credential.quota.as_deref());
-    let place = call.snapshot.shaper.admit(quota, call.deadline).await;
-    call.place =
-        Some(place.map_err(|refusal| Rejection::WouldMissDeadline {
-            retry_after: refusal.retry_after,
-        })?);
+    let place = call.snapshot.shaper.admit(quota, tenant, call.deadline);
+    let place = place.map_err(Rejection::Refused)?;
     let began = Instant::now();
     let token = match handle.current() {
         Some(token) => Ok(token),
         None => handle.token(call.deadline).await,
     };
     call.token_wait = began.elapsed();
-    let token = token.map_err(rejection_of)?;
-    call.token = Some(token);
+    call.token = Some(token.map_err(rejection_of)?);
+    call.place = Some(place);
     Ok(())
+}
+
+/// Waits for the call's turn, before a connection is taken.
+pub(super) async fn wait_for_turn(call: &mut Call) -> Result<(), Rejection> {
+    let Some(place) = &mut call.place else { return Err(Rejection::LevelNotGranted) };
+    place.ready(call.deadline).await.map_err(Rejection::Refused)
+}
+
+/// The head is about to be written: the permit for it.
+pub(super) async fn depart(call: &mut Call) -> Result<Permit, Rejection> {
+    let Some(place) = &mut call.place else { return Err(Rejection::LevelNotGranted) };
+    place.depart(call.deadline).await.map_err(Rejection::Refused)
 }
 
 /// What a caller is told when there is no token.

@@ -13,6 +13,8 @@ pub(super) enum Verdict {
     PassAndRefresh,
     /// The upstream, or something before it, is unwell: send the call once more.
     Retry(Unwell),
+    /// The quota is used up: it pauses, and the call is sent again if that fits its deadline.
+    Pause,
     /// It is no answer that may be handed over.
     Invalid,
 }
@@ -70,6 +72,7 @@ pub(super) const fn judge(status: StatusCode, attempt: Attempt) -> Verdict {
         StatusCode::UNAUTHORIZED if attempt.replayed => Verdict::PassAndRefresh,
         StatusCode::UNAUTHORIZED if !matches!(attempt.again, Again::Never) => Verdict::Refresh,
         StatusCode::UNAUTHORIZED => Verdict::PassAndRefresh,
+        StatusCode::TOO_MANY_REQUESTS => Verdict::Pause,
         _ if attempt.retried || !matches!(attempt.again, Again::Harmless) => Verdict::Pass,
         StatusCode::BAD_GATEWAY => Verdict::Retry(Unwell::BadGateway),
         StatusCode::SERVICE_UNAVAILABLE => Verdict::Retry(Unwell::Unavailable),
@@ -94,7 +97,7 @@ mod tests {
             (401, Attempt { replayed: true, ..harmless }, Verdict::PassAndRefresh),
             (401, never, Verdict::PassAndRefresh),
             (403, harmless, Verdict::Pass),
-            (429, harmless, Verdict::Pass),
+            (429, harmless, Verdict::Pause),
             (500, harmless, Verdict::Pass),
             (502, harmless, Verdict::Retry(Unwell::BadGateway)),
             (503, harmless, Verdict::Retry(Unwell::Unavailable)),

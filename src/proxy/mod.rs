@@ -139,6 +139,8 @@ impl ProxyHttp for Sidecar {
         }
         call.attempts += 1;
         call.body.rewind();
+        let turn = unless_gone(session, admit::wait_for_turn(call)).await;
+        turn.ok_or_else(stream::gone)?.or_else(|rejection| respond::fail(call, rejection))?;
         let Some(address) =
             self.addresses.next(call.deadline.min(Instant::now() + RESOLVE_WAIT)).await
         else {
@@ -157,6 +159,8 @@ impl ProxyHttp for Sidecar {
         request: &mut RequestHeader,
         call: &mut Call,
     ) -> Result<()> {
+        let permit = admit::depart(call).await.or_else(|refused| respond::fail(call, refused))?;
+        call.sent_at = Some(permit.departed_at);
         // Never anonymous: no usable token, no call.
         let token = call.token.clone().filter(|token| token.is_usable_at(Instant::now()));
         let current = || call.handle.as_ref().and_then(CredentialHandle::current);
@@ -168,11 +172,6 @@ impl ProxyHttp for Sidecar {
         };
         inject::inject(request, &injection)?;
         call.token = Some(token);
-        let now = Instant::now();
-        call.sent_at = Some(now);
-        if let Some(place) = &call.place {
-            drop(place.depart(now));
-        }
         Ok(())
     }
 
@@ -195,6 +194,7 @@ impl ProxyHttp for Sidecar {
     ) -> Result<()> {
         if Call::is_final(response) {
             observe::observe_upstream(call, &self.metrics);
+            Self::note_answer(response, call);
         }
         match judge::judge(response.status, Self::attempt(session, call)) {
             Verdict::Pass => Ok(()),
@@ -209,7 +209,8 @@ impl ProxyHttp for Sidecar {
             Verdict::Retry(unwell) if self.retry_unwell(call, response, unwell) => {
                 Self::send_again()
             }
-            Verdict::Refresh | Verdict::Retry(_) => Ok(()),
+            Verdict::Pause if self.pause(session, response, call) => Self::send_again(),
+            Verdict::Refresh | Verdict::Retry(_) | Verdict::Pause => Ok(()),
         }
     }
 

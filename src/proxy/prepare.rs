@@ -39,11 +39,15 @@ impl Sidecar {
         if let Some(connection) = &call.connection {
             connection.start_call(call.deadline);
         }
-        match unless_gone(session, admit::wait_for_turn(call)).await {
+        match unless_gone(session, admit::prepare(call)).await {
             Some(turn) => turn?,
             None => return Err(gone().into()),
         }
         self.take_body(session, call, &head).await?;
+        match unless_gone(session, admit::wait_for_turn(call)).await {
+            Some(turn) => turn?,
+            None => return Err(gone().into()),
+        }
         inject::strip(session.req_header_mut());
         Ok(())
     }

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use crate::access::{Denial, Stranger};
 use crate::config::model::Credential;
+use crate::shaping::Refusal;
 
 /// The media type of the answers (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -45,11 +46,8 @@ pub enum Rejection {
         /// When it is worth coming back.
         retry_after: Duration,
     },
-    /// The quota's schedule has no room before the call's deadline.
-    WouldMissDeadline {
-        /// When it is worth coming back.
-        retry_after: Duration,
-    },
+    /// The quota's schedule has no room for the call.
+    Refused(Refusal),
     /// No connection to the upstream.
     UpstreamUnreachable,
     /// No answer in time.
@@ -99,9 +97,10 @@ impl Rejection {
             }
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::CredentialUnavailable { .. }
+            Self::Refused(refusal) if refusal.tenants_fault => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(_)
+            | Self::CredentialUnavailable { .. }
             | Self::CredentialExpired { .. }
-            | Self::WouldMissDeadline { .. }
             | Self::TooManyConnections
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -121,7 +120,8 @@ impl Rejection {
             Self::DeniedByPolicy => "denied_by_policy",
             Self::CredentialUnavailable { .. } => "credential_unavailable",
             Self::CredentialExpired { .. } => "credential_expired",
-            Self::WouldMissDeadline { .. } => "would_miss_deadline",
+            Self::Refused(refusal) if refusal.full => "queue_full",
+            Self::Refused(_) => "would_miss_deadline",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamInvalid => "upstream_invalid",
@@ -150,7 +150,10 @@ impl Rejection {
                 "the credential's token expired and could not be renewed: try again later; if it \
                  stays, check its secret and the authorization server"
             }
-            Self::WouldMissDeadline { .. } => "the quota has no room in time: try again later",
+            Self::Refused(refusal) if refusal.tenants_fault => {
+                "this tenant's share of the quota is used up: slow down, and try again later"
+            }
+            Self::Refused(_) => "the quota has no room in time: try again later",
             Self::UpstreamUnreachable => "no connection to the upstream: check network and TLS",
             Self::UpstreamTimeout => {
                 "the upstream did not answer in time; the call may have arrived"
@@ -167,7 +170,7 @@ impl Rejection {
         match self {
             Self::CredentialUnavailable { retry_after }
             | Self::CredentialExpired { retry_after }
-            | Self::WouldMissDeadline { retry_after } => Some(retry_after),
+            | Self::Refused(Refusal { retry_after, .. }) => Some(retry_after),
             Self::TooManyConnections | Self::ShuttingDown => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{BError, Error, ErrorType, Result, RetryType};
@@ -144,6 +145,34 @@ impl Sidecar {
 
     fn may_retry(&self) -> bool {
         self.budget.lock().retry(Instant::now())
+    }
+
+    /// The upstream says that the quota is used up: pauses it. True when the call can be sent again
+    /// before its deadline.
+    pub(super) fn pause(&self, session: &Session, response: &ResponseHeader, call: &Call) -> bool {
+        let asked = retry_after::parse(&response.headers, clock::wall());
+        let throttled = call.place.as_ref().and_then(|place| place.throttled(asked, call.deadline));
+        let cause = if throttled.is_some() { "shaped" } else { "unshaped" };
+        self.metrics.upstream_throttled.with_label_values(&[cause]).inc();
+        let Some((pause, fits)) = throttled else { return false };
+        let credential = call.handle.as_ref().map_or("", |handle| &**handle.name());
+        let pause_s = pause.as_secs();
+        tracing::warn!(credential, pause_s, "the upstream's limit is reached: its quota pauses");
+        let replayable = Self::attempt(session, call).again != Again::Never;
+        let again = fits && replayable && call.attempts < ATTEMPTS_MAX;
+        if again {
+            self.metrics.retries.with_label_values(&["throttled"]).inc();
+        }
+        again
+    }
+
+    /// The upstream took the call: a quota that paused goes on.
+    pub(super) fn note_answer(response: &ResponseHeader, call: &Call) {
+        if response.status != StatusCode::TOO_MANY_REQUESTS
+            && let Some(place) = &call.place
+        {
+            place.answered();
+        }
     }
 }
 

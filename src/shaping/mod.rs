@@ -1,22 +1,64 @@
-//! Who may send when. For now everybody at once: the interface is what the proxy is built on, the
-//! schedule behind it comes later.
+//! Who may send when: no quota is ever used beyond what the upstream accepts, and hardly any of it
+//! is wasted.
 //!
-//! A [`Place`] or [`Permit`] frees what it holds when it is dropped, on every path; nothing else
-//! gives it back.
+//! A [`Place`] frees what it holds when it is dropped, on every path; nothing else gives it back.
+//! Nothing here sends, and no lock is held over a wait. The decisions are in `schedule.rs` and
+//! `queue.rs`, which are pure.
 
+pub mod envelope;
+pub mod pace;
+pub mod pause;
+pub mod queue;
+pub mod schedule;
+mod quota;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Decides when a call may be sent.
-#[derive(Debug, Default)]
-pub struct Shaper {}
+use crate::config::Config;
+use crate::config::model;
+use crate::telemetry::Metrics;
+use pace::{Start, Terms};
+use queue::{FairQueue, Ticket};
+use quota::Quota;
+use schedule::{Charge, Schedule};
 
-/// A place in a quota's queue, held until the call is sent or given up.
+/// No call waits longer for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(25);
+/// Waiting calls a quota, whatever its limit.
+const QUEUE_MAX: usize = 10_000;
+
+/// Decides when a call may be sent.
+#[derive(Debug)]
+pub struct Shaper {
+    quotas: BTreeMap<String, Shaped>,
+}
+
+#[derive(Debug, Clone)]
+struct Shaped {
+    quota: Arc<Quota>,
+    /// From the permit to the wire at most; later, a new permit is needed.
+    late: Duration,
+}
+
+/// A place in a quota's queue, held until the call is over; each attempt takes a permit from it.
 #[derive(Debug)]
 #[must_use = "dropping it gives the place up"]
-pub struct Place {
-    admitted_at: Instant,
+pub struct Place(Option<Turn>);
+
+#[derive(Debug)]
+struct Turn {
+    quota: Arc<Quota>,
+    late: Duration,
+    tenant: usize,
+    ticket: Ticket,
+    arrived_at: Instant,
+    charge: Option<Charge>,
 }
 
 /// The right to send one request now; every attempt needs its own.
@@ -29,27 +71,176 @@ pub struct Permit {
     pub waited: Duration,
 }
 
-/// The shaper refuses a call when it arrives, never after it waited.
+/// The shaper refuses a call: when it arrives, or as soon as the upstream's silence makes its
+/// deadline impossible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// When the schedule has room.
     pub retry_after: Duration,
+    /// The queue has no place; else the call would miss its deadline.
+    pub full: bool,
+    /// The tenant's own share is used up, while others wait too.
+    pub tenants_fault: bool,
 }
 
 impl Shaper {
-    /// Waits for the call's turn under a quota (`None`: not shaped).
+    /// A schedule for each quota, beginning now, with nothing known of what was sent before.
+    #[must_use]
+    pub fn new(config: &Config, metrics: &Metrics) -> Self {
+        Self::build(config, |name, quota, weights| build(name, quota, weights, metrics))
+    }
+
+    /// The same for a changed configuration. A quota that is as before, for the same tenants, keeps
+    /// its schedule and its queue; of one that changed, what was sent is forgotten, and so it is taken
+    /// to be used up.
+    #[must_use]
+    pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
+        let names = |config: &Config| -> Vec<Arc<str>> {
+            config.tenants.iter().map(|tenant| Arc::clone(&tenant.name)).collect()
+        };
+        let same_tenants = names(before) == names(now);
+        Self::build(now, |name, quota, weights| match self.quotas.get(name) {
+            Some(known) if same_tenants && before.quotas.get(name) == Some(quota) => {
+                Some(known.clone())
+            }
+            Some(_) => build(name, &model::Quota { cautious: true, ..*quota }, weights, metrics),
+            None => build(name, quota, weights, metrics),
+        })
+    }
+
+    fn build(
+        config: &Config,
+        shaped: impl Fn(&str, &model::Quota, &[u32]) -> Option<Shaped>,
+    ) -> Self {
+        let weights = vec![1; config.tenants.len().max(1)];
+        let shaped = |(name, quota): (&String, &model::Quota)| {
+            Some((name.clone(), shaped(name, quota, &weights)?))
+        };
+        Self { quotas: config.quotas.iter().filter_map(shaped).collect() }
+    }
+
+    /// Whether a call of this tenant that arrives now would leave before its deadline: asked before
+    /// anything is done for it. Gives the place that [`Place::ready`] waits with.
     ///
     /// # Errors
     /// A [`Refusal`] when the turn would come after `deadline`.
-    #[expect(clippy::unused_async, reason = "a call waits here once there is a queue")]
-    pub async fn admit(&self, _quota: Option<&str>, _deadline: Instant) -> Result<Place, Refusal> {
-        Ok(Place { admitted_at: Instant::now() })
+    pub fn admit(
+        &self,
+        quota: Option<&str>,
+        tenant: usize,
+        deadline: Instant,
+    ) -> Result<Place, Refusal> {
+        let Some(shaped) = quota.and_then(|name| self.quotas.get(name)) else {
+            return Ok(Place(None));
+        };
+        let quota = Arc::clone(&shaped.quota);
+        let (arrived_at, ticket) = (Instant::now(), quota.ticket());
+        quota.foresee(tenant, ticket, deadline.min(arrived_at + WAIT_MAX))?;
+        let late = shaped.late;
+        Ok(Place(Some(Turn { quota, late, tenant, ticket, arrived_at, charge: None })))
+    }
+
+    /// Brings the gauges up to date that change without a call.
+    pub fn observe(&self) {
+        self.quotas.values().for_each(|shaped| shaped.quota.observe());
     }
 }
 
+/// A quota that begins now; `None` where nothing is shaped.
+fn build(name: &str, quota: &model::Quota, weights: &[u32], metrics: &Metrics) -> Option<Shaped> {
+    let rate = quota.limit?;
+    let part = |calls: u32| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at most `calls`, and not below zero"
+        )]
+        let part = (f64::from(calls) * quota.share + 1e-9).floor() as u32;
+        part.max(1)
+    };
+    let limit = part(rate.calls);
+    let terms = Terms {
+        limit,
+        window: rate.per,
+        spread: quota.spread,
+        tick: quota.tick,
+        burst: quota.burst.map(part),
+    };
+    let also = quota.also.map(|also| (part(also.calls), also.per));
+    let start = if quota.cautious { Start::UsedUp } else { Start::Unknown };
+    let schedule = Schedule::new(terms, also, start, Duration::ZERO);
+    let paced = WAIT_MAX.as_nanos() / schedule.interval().as_nanos().max(1);
+    let leave = usize::try_from(paced).unwrap_or(QUEUE_MAX) + limit as usize / 5 + 1;
+    let queue = FairQueue::new(weights, leave.min(QUEUE_MAX));
+    let late = quota.spread / 2;
+    let quota = Arc::new(Quota::new(name, limit, schedule, queue, metrics));
+    Some(Shaped { quota, late })
+}
+
 impl Place {
-    /// The request head is about to be written: stamps the permit.
-    pub fn depart(&self, now: Instant) -> Permit {
-        Permit { departed_at: now, waited: now.saturating_duration_since(self.admitted_at) }
+    /// Waits for the call's turn, before a connection is taken; at once where it was waited for.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the turn would come after `deadline`.
+    pub async fn ready(&mut self, deadline: Instant) -> Result<(), Refusal> {
+        let Some(turn) = &mut self.0 else { return Ok(()) };
+        if turn.charge.is_none() {
+            let deadline = deadline.min(Instant::now() + WAIT_MAX);
+            turn.charge = Some(turn.quota.turn(turn.tenant, turn.ticket, deadline).await?);
+        }
+        Ok(())
+    }
+
+    /// The request head is about to be written: stamps the permit, and waits for another where too
+    /// much time went by since the call's turn.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub async fn depart(&mut self, deadline: Instant) -> Result<Permit, Refusal> {
+        loop {
+            self.ready(deadline).await?;
+            let now = Instant::now();
+            let Some(turn) = &mut self.0 else {
+                return Ok(Permit { departed_at: now, waited: Duration::ZERO });
+            };
+            let Some(charge) = turn.charge.take() else { continue };
+            if now.saturating_duration_since(turn.quota.moment(charge)) > turn.late {
+                turn.quota.give_back(charge);
+                continue;
+            }
+            turn.quota.restamp(charge, now);
+            let waited = now.saturating_duration_since(turn.arrived_at);
+            turn.quota.observe_wait(waited);
+            return Ok(Permit { departed_at: now, waited });
+        }
+    }
+
+    /// The upstream answered `429`, with this `Retry-After`: pauses the whole quota. Gives how long,
+    /// and whether the call could be sent again before its deadline; `None` without a quota.
+    pub fn throttled(
+        &self,
+        asked: Option<Duration>,
+        deadline: Instant,
+    ) -> Option<(Duration, bool)> {
+        let turn = self.0.as_ref()?;
+        let pause = turn.quota.throttled(asked);
+        let again = turn.quota.returns_by(turn.tenant, turn.ticket);
+        let by = deadline.min(Instant::now() + WAIT_MAX);
+        Some((pause, again < by))
+    }
+
+    /// The upstream answered anything else.
+    pub fn answered(&self) {
+        if let Some(turn) = &self.0 {
+            turn.quota.answered();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(charge) = self.charge.take() {
+            self.quota.give_back(charge);
+        }
     }
 }

@@ -58,6 +58,16 @@ pub struct Metrics {
     pub resolve_failures: IntCounter,
     /// Seconds that calls waited for a first or renewed token.
     pub token_wait: Histogram,
+    /// Calls that wait for their turn, by `quota`.
+    pub queue_depth: IntGaugeVec,
+    /// From a call's arrival to the moment it was sent, by `quota`.
+    pub queue_wait: HistogramVec,
+    /// This process's share of the limit, in calls a window, by `quota`.
+    pub quota_limit: IntGaugeVec,
+    /// Calls sent in the last window, as a part of the limit, by `quota`.
+    pub quota_used_ratio: GaugeVec,
+    /// Answers `429` of the upstream's, by `cause`: `shaped` by a quota here, or `unshaped`.
+    pub upstream_throttled: IntCounterVec,
 }
 
 impl Metrics {
@@ -119,6 +129,11 @@ impl Metrics {
             resolve_failures: family
                 .counter("resolve_failures_total", "Look-ups of the upstream's name that failed")?,
             token_wait: family.token_wait()?,
+            queue_depth: family.gauges("queue_depth", "Calls that wait", &["quota"])?,
+            queue_wait: family.queue_wait()?,
+            quota_limit: family.gauges("quota_limit", "Our share, calls a window", &["quota"])?,
+            quota_used_ratio: family.quota_used_ratio()?,
+            upstream_throttled: family.upstream_throttled()?,
             registry: family.0,
         })
     }
@@ -203,6 +218,20 @@ impl Families {
     fn config_last_reload(&self) -> Result<IntGauge, prometheus::Error> {
         let help = "When the configuration in force was read";
         self.gauge("config_last_reload_success_timestamp_seconds", help)
+    }
+
+    fn queue_wait(&self) -> Result<HistogramVec, prometheus::Error> {
+        let help = "From a call's arrival to the moment it was sent";
+        self.histograms("queue_wait_seconds", help, &["quota"])
+    }
+
+    fn upstream_throttled(&self) -> Result<IntCounterVec, prometheus::Error> {
+        self.counters("upstream_throttled_total", "Answers 429 of the upstream", &["cause"])
+    }
+
+    fn quota_used_ratio(&self) -> Result<GaugeVec, prometheus::Error> {
+        let help = "Calls sent in the last window, as a part of the limit";
+        self.add(GaugeVec::new(opts("quota_used_ratio", help), &["quota"])?)
     }
 
     fn token_wait(&self) -> Result<Histogram, prometheus::Error> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Checker;
 use crate::config::collect::join;
@@ -9,6 +10,8 @@ use crate::config::model::{ClientCredentials, Credential, CredentialKind, Quota}
 use crate::config::raw;
 use crate::secret::SecretRef;
 
+/// Between our send and the upstream's count, unless the quota says otherwise.
+const SPREAD: Duration = Duration::from_millis(250);
 /// What the token request says by itself.
 const RESERVED_PARAMS: [&str; 5] =
     ["grant_type", "client_id", "client_secret", "scope", "audience"];
@@ -166,7 +169,7 @@ impl Checker<'_> {
         reference.ok()
     }
 
-    /// The plans' limits. Parsed, and not yet enforced.
+    /// The plans' limits.
     pub(super) fn quotas(
         &mut self,
         quotas: Option<&BTreeMap<String, raw::Quota>>,
@@ -179,15 +182,22 @@ impl Checker<'_> {
             if quota.burst == Some(0) {
                 self.error(&join(&at, "burst"), "is at least 1");
             }
-            self.span(&join(&at, "spread"), quota.spread, 0);
-            self.span(&join(&at, "tick"), quota.tick, 0);
+            let spread = quota.spread.or(Some(raw::Span(SPREAD)));
+            let spread = self.span(&join(&at, "spread"), spread, 0);
+            let tick = self.span(&join(&at, "tick"), quota.tick, 0);
             let limit = self.required(&at, "limit", quota.limit);
-            if let Some(raw::Limit(limit)) = limit {
-                quotas.insert(name.clone(), Quota { limit });
+            if let (Some(raw::Limit(limit)), Some(spread), Some(tick)) = (limit, spread, tick) {
+                let quota = Quota {
+                    limit,
+                    share: quota.share.map_or(1.0, |raw::Share(share)| share),
+                    also: quota.also.and_then(|raw::Limit(also)| also),
+                    spread,
+                    tick,
+                    burst: quota.burst,
+                    cautious: matches!(quota.cold_start, Some(raw::ColdStart::Cautious)),
+                };
+                quotas.insert(name.clone(), quota);
             }
-        }
-        if !quotas.is_empty() {
-            self.warn("quotas", "quota rates are not enforced yet");
         }
         Some(quotas)
     }

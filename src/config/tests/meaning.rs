@@ -134,11 +134,8 @@ fn warnings_name_their_place() {
     let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
-        [
-            "test.yaml:4:48: credentials[0].api_key: a secret in the environment is for local \
-             development; elsewhere use a file",
-            "test.yaml:5:1: quotas: quota rates are not enforced yet",
-        ]
+        ["test.yaml:4:48: credentials[0].api_key: a secret in the environment is for local \
+             development; elsewhere use a file",]
     );
 }
 

@@ -83,6 +83,12 @@ impl Builder {
         self
     }
 
+    /// As [`Self::config`]; `${DIR}` is the folder with the secrets.
+    pub(crate) fn config_in_dir(self, yaml: &str) -> Self {
+        let yaml = yaml.replace("${DIR}", &self.dir.path().display().to_string());
+        self.config(&yaml)
+    }
+
     pub(crate) fn log_level(self, level: &str) -> Self {
         self.config(&format!("log: {{level: {level}}}\n"))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use datapulse_sidecar::config::model::Level;
 use datapulse_sidecar::emulator::{
-    Client, Control, Counters, Effect, Emulator, Fault, Key, Scope, Settings,
+    Client, Control, Counters, Effect, Emulator, Fault, Key, Limit, Scope, Settings,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -164,6 +164,22 @@ impl DataPulse {
     pub(crate) fn answer_api(&self, code: u16, count: u32) {
         let effect = Effect::Status { code, retry_after: None };
         self.fault(Fault::times(Scope::Api, effect, count));
+    }
+
+    /// The next answer of the API is a `429` that says this.
+    pub(crate) fn throttle_api(&self, retry_after: &str) {
+        let effect = Effect::Status { code: 429, retry_after: Some(retry_after.to_owned()) };
+        self.fault(Fault::times(Scope::Api, effect, 1));
+    }
+
+    /// The limit of each key from now on.
+    pub(crate) fn set_limit(&self, limit: Limit) {
+        self.control.set_limit(Some(limit));
+    }
+
+    /// Answers with this status.
+    pub(crate) fn statuses(&self, status: u16) -> u64 {
+        self.counters().by_status.get(&status).copied().unwrap_or(0)
     }
 
     pub(crate) fn fail_token_endpoint(&self, code: u16) {

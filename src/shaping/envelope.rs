@@ -1,0 +1,230 @@
+//! What was sent of late, and whether one more would trip a limiter of any phase. Pure: `now` is
+//! an argument. Nothing here allocates after [`Envelope::new`].
+//!
+//! With `A(y)` sends in the last `y`, a window `W`, a limit `L` and a spread `J`, one more send is
+//! allowed when, counting it, for all `x` in `[0, W)`:
+//! `(x/W)·A(x + J) + (1 − x/W)·A(x + W + J) ≤ L`.
+//! `x = 0` is the sliding log with a margin for jitter; all `x` together are the sliding counter
+//! `previous × (1 − x/W) + current` of every phase.
+
+use std::time::Duration;
+
+/// A window is counted in so many cells; a cell counts as a whole as soon as it is touched.
+const CELLS: u64 = 120;
+
+/// Counts of what was sent over two windows and the spread.
+#[derive(Debug)]
+pub struct Envelope {
+    limit: u64,
+    window: u64,
+    spread: u64,
+    strict: bool,
+    cell: u64,
+    /// A ring of a power of two, by the cell's index.
+    cells: Box<[u32]>,
+    newest: u64,
+    total: u64,
+}
+
+impl Envelope {
+    /// `limit` sends in each `window`, with `spread` between our send and the upstream's count.
+    ///
+    /// `strict` covers sliding counters too; without it, windows of any phase and logs.
+    #[must_use]
+    pub fn new(limit: u32, window: Duration, spread: Duration, strict: bool) -> Self {
+        let (window, spread) = (nanos(window).max(CELLS), nanos(spread));
+        let cell = window.div_ceil(CELLS);
+        // Two windows, the spread, and the cells that are only touched at either end.
+        let length = (2 * CELLS + spread.div_ceil(cell) + 4).next_power_of_two();
+        let cells = vec![0; usize::try_from(length).unwrap_or(usize::MAX)].into_boxed_slice();
+        let limit = u64::from(limit);
+        Self { limit, window, spread, strict, cell, cells, newest: length, total: 0 }
+    }
+
+    /// Whether one more send keeps within the limit.
+    #[must_use]
+    pub fn allows(&mut self, now: Duration) -> bool {
+        self.advance(now);
+        if self.total < self.limit {
+            return true;
+        }
+        let from = self.position(now).saturating_sub(self.spread);
+        let mut index = from / self.cell;
+        let mut near = 1 + self.sum(index, self.newest + 1);
+        let mut far = near + self.sum(index.saturating_sub(CELLS), index);
+        if far > self.limit {
+            return false;
+        }
+        // Between two steps the weighted sum falls with x: only the steps need a look.
+        let mut x = from % self.cell;
+        let most = u128::from(self.limit) * u128::from(self.window);
+        while self.strict && x < self.window {
+            index = index.saturating_sub(1);
+            near += self.at(index);
+            far += self.at(index.saturating_sub(CELLS));
+            let weighted =
+                u128::from(x) * u128::from(near) + u128::from(self.window - x) * u128::from(far);
+            if weighted > most {
+                return false;
+            }
+            x += self.cell;
+        }
+        true
+    }
+
+    /// Whether so many more sends, at whatever moments from now on, keep within the limit.
+    #[must_use]
+    pub fn has_room_for(&mut self, sends: u64, now: Duration) -> bool {
+        self.advance(now);
+        self.total.saturating_add(sends) <= self.limit
+    }
+
+    /// A request was sent.
+    pub fn count(&mut self, now: Duration) {
+        self.advance(now);
+        let newest = self.newest;
+        if let Some(cell) = self.cell_mut(newest) {
+            *cell = cell.saturating_add(1);
+            self.total += 1;
+        }
+    }
+
+    /// The request that was counted at `at` was not sent.
+    pub fn uncount(&mut self, at: Duration) {
+        let index = self.position(at) / self.cell;
+        let kept = index <= self.newest && index + self.length() > self.newest;
+        if let Some(cell) = self.cell_mut(index).filter(|cell| kept && **cell > 0) {
+            *cell -= 1;
+            self.total -= 1;
+        }
+    }
+
+    /// Sends in the last window.
+    #[must_use]
+    pub fn used(&mut self, now: Duration) -> u64 {
+        self.advance(now);
+        self.sum(self.newest.saturating_sub(CELLS) + 1, self.newest + 1)
+    }
+
+    /// When the counts move on: before then, [`Self::allows`] hardly changes its mind.
+    #[must_use]
+    pub fn next_step(&self, now: Duration) -> Duration {
+        let from = self.position(now).saturating_sub(self.spread);
+        now + Duration::from_nanos(self.cell - from % self.cell)
+    }
+
+    /// Nanoseconds with room for all of the history below zero.
+    fn position(&self, at: Duration) -> u64 {
+        nanos(at).saturating_add(self.length().saturating_mul(self.cell))
+    }
+
+    fn length(&self) -> u64 {
+        self.cells.len() as u64
+    }
+
+    fn cell_mut(&mut self, index: u64) -> Option<&mut u32> {
+        let mask = self.length() - 1;
+        self.cells.get_mut(usize::try_from(index & mask).ok()?)
+    }
+
+    fn at(&self, index: u64) -> u64 {
+        let mask = self.length() - 1;
+        let cell = usize::try_from(index & mask).ok().and_then(|at| self.cells.get(at));
+        cell.map_or(0, |cell| u64::from(*cell))
+    }
+
+    fn sum(&self, from: u64, to: u64) -> u64 {
+        (from..to).map(|index| self.at(index)).sum()
+    }
+
+    /// Forgets what is older than the ring.
+    fn advance(&mut self, now: Duration) {
+        let index = self.position(now) / self.cell;
+        let steps = index.saturating_sub(self.newest).min(self.length());
+        for index in index - steps..index {
+            if let Some(cell) = self.cell_mut(index + 1) {
+                let gone = std::mem::take(cell);
+                self.total -= u64::from(gone);
+            }
+        }
+        self.newest = self.newest.max(index);
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: f64 = 60.0;
+
+    /// What the formula says of sends at these times, the last one included, cell-free.
+    fn worst(sent: &[f64], now: f64, spread: f64) -> f64 {
+        let within = |y: f64| sent.iter().filter(|at| now - **at <= y).count() as f64;
+        // The sum only rises where a send enters one of the two counts.
+        let steps = sent.iter().flat_map(|at| [now - at - spread, now - at - spread - WINDOW]);
+        let steps = steps.filter(|x| (0.0..WINDOW).contains(x)).chain([0.0]);
+        let weighted = |x: f64| {
+            let part = x / WINDOW;
+            part * within(x + spread) + (1.0 - part) * within(x + WINDOW + spread)
+        };
+        steps.map(weighted).fold(0.0, f64::max)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_allowed_holds_the_formula_for_every_phase(
+            limit in 1_u32..40,
+            gaps in prop::collection::vec(0.0_f64..6.0, 1..200),
+        ) {
+            let mut envelope =
+                Envelope::new(limit, Duration::from_secs(60), Duration::from_millis(250), true);
+            let (mut now, mut sent) = (0.0, Vec::new());
+            for gap in gaps {
+                now += gap;
+                if envelope.allows(Duration::from_secs_f64(now)) {
+                    envelope.count(Duration::from_secs_f64(now));
+                    sent.push(now);
+                    let worst = worst(&sent, now, 0.25);
+                    prop_assert!(worst <= f64::from(limit) + 1e-6, "{worst} at {now}: {sent:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_send_that_was_taken_back_leaves_no_trace(gaps in prop::collection::vec(0_u64..9000, 1..50)) {
+            let spread = Duration::from_millis(250);
+            let mut envelope = Envelope::new(3, Duration::from_secs(60), spread, true);
+            let mut now = Duration::ZERO;
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                envelope.count(now);
+                envelope.uncount(now);
+                prop_assert_eq!((envelope.used(now), envelope.total), (0, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_window_allows_again_once_it_and_the_next_went_by() {
+        let window = Duration::from_secs(60);
+        let mut envelope = Envelope::new(2, window, Duration::from_millis(250), true);
+        envelope.count(Duration::ZERO);
+        envelope.count(Duration::ZERO);
+        // The counter still holds (1 − x/W) × 2 of them until the next window is over.
+        for (at, allowed) in [(0, false), (59, false), (60, false), (61, false), (121, true)] {
+            assert_eq!(envelope.allows(Duration::from_secs(at)), allowed, "{at} s");
+        }
+        let mut log = Envelope::new(2, window, Duration::from_millis(250), false);
+        log.count(Duration::ZERO);
+        log.count(Duration::ZERO);
+        for (at, allowed) in [(0, false), (60, false), (61, true)] {
+            assert_eq!(log.allows(Duration::from_secs(at)), allowed, "{at} s");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! When the next request may leave: evenly spaced, with bursts after idling as far as the envelope
+//! allows. Pure: `now` is an argument, since a moment of the caller's choice. Allocates nothing
+//! after [`Pace::new`].
+//!
+//! A send is *paced* when all debt is repaid: `n` paced sends take at least `(n − 1)` intervals,
+//! which keeps every window and every sliding counter by itself. A *burst* runs up debt, and only
+//! while the [`Envelope`] allows it.
+
+use std::time::Duration;
+
+use super::envelope::Envelope;
+
+/// What is given back of the lateness of timers. Counts towards the spread.
+const SLACK: Duration = Duration::from_millis(10);
+
+/// A limit, and what is known of the limiter that keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Requests in each window: this process's share of them; 0 is read as 1.
+    pub limit: u32,
+    /// Above zero.
+    pub window: Duration,
+    /// Between our send and the upstream's count.
+    pub spread: Duration,
+    /// How coarsely the upstream reads its clock.
+    pub tick: Duration,
+    /// What the upstream takes at once, where that is less than the limit.
+    pub burst: Option<u32>,
+}
+
+/// What is assumed of the time before the first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was sent: bursts are allowed.
+    Idle,
+    /// Nobody knows: paced from the start, no bursts until a window went by.
+    Unknown,
+    /// The quota was used up, bursts included.
+    UsedUp,
+}
+
+/// One limit's schedule.
+#[derive(Debug)]
+pub struct Pace {
+    interval: Duration,
+    debt_max: u32,
+    memory: Duration,
+    envelope: Envelope,
+    /// When all debt is repaid.
+    clear_at: Duration,
+    bursts_from: Duration,
+    slow_until: Duration,
+}
+
+impl Pace {
+    /// A schedule that begins at `now`.
+    #[must_use]
+    pub fn new(terms: Terms, start: Start, now: Duration) -> Self {
+        let Terms { window, tick, .. } = terms;
+        let (limit, memory) = (terms.limit.max(1), window + terms.spread);
+        // One less than the limit: a window that is closed at both ends holds one more.
+        let interval = match limit.checked_sub(1).filter(|others| *others > 0) {
+            Some(others) => (memory + tick).div_f64(f64::from(others)) + Duration::from_nanos(1),
+            None => memory + window + tick + SLACK,
+        };
+        let jittered = terms.spread.as_nanos().div_ceil(interval.as_nanos().max(1));
+        let known = terms.burst.map_or(u32::MAX, |burst| {
+            burst.saturating_sub(u32::try_from(jittered).unwrap_or(u32::MAX)).saturating_sub(1)
+        });
+        let debt_max = (limit / 5).min(known);
+        let (clear_at, bursts_from) = match start {
+            Start::Idle => (now, now),
+            Start::Unknown => (now, now + memory),
+            Start::UsedUp => (now + interval * (debt_max + 1), now + memory * 2),
+        };
+        let envelope = Envelope::new(limit, window, terms.spread + tick, true);
+        let slow_until = Duration::ZERO;
+        Self { interval, debt_max, memory, envelope, clear_at, bursts_from, slow_until }
+    }
+
+    /// Whether a request may leave now.
+    ///
+    /// # Errors
+    /// When it is worth asking again: later than `now`.
+    pub fn check(&mut self, now: Duration) -> Result<(), Duration> {
+        if now >= self.clear_at {
+            return Ok(());
+        }
+        if self.debt_max == 0 || now < self.bursts_from {
+            return Err(self.clear_at.min(self.bursts_from.max(now + self.interval)));
+        }
+        let repaid = self.burst_at();
+        if now < repaid {
+            return Err(repaid);
+        }
+        if self.envelope.allows(now) {
+            return Ok(());
+        }
+        Err(self.clear_at.min(self.envelope.next_step(now)))
+    }
+
+    /// A request leaves now.
+    pub fn charge(&mut self, now: Duration) {
+        self.envelope.count(now);
+        self.clear_at = self.clear_at.max(now.saturating_sub(SLACK)) + self.interval_at(now);
+    }
+
+    /// The request that was charged at `at` leaves at `now` instead, a little later.
+    pub fn restamp(&mut self, at: Duration, now: Duration) {
+        self.envelope.uncount(at);
+        self.envelope.count(now);
+    }
+
+    /// The request that was charged at `at` does not leave; `last`: nothing was charged since.
+    ///
+    /// Only the last charge can be taken off the clock: what was spaced behind it has left.
+    pub fn give_back(&mut self, at: Duration, last: bool) {
+        self.envelope.uncount(at);
+        if last {
+            self.clear_at = self.clear_at.saturating_sub(self.interval_at(at));
+        }
+    }
+
+    /// When a request leaves at the latest, with so many before it, if nothing else comes.
+    #[must_use]
+    pub fn leaves_by(&mut self, now: Duration, ahead: u64) -> Duration {
+        let count = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let bursts = self.debt_max > 0 && now >= self.bursts_from;
+        let room = bursts && self.envelope.has_room_for(ahead.saturating_add(1), now);
+        let clear_at = self.clear_at.max(now);
+        let debt = if room { self.debt_max.saturating_sub(1) } else { 0 };
+        let spaced = self.interval.saturating_mul(count);
+        let slow = (self.slow_until.saturating_sub(now) / 2).min(spaced);
+        let spaced = spaced.saturating_add(slow);
+        // A burst's first requests leave at once: as many as the debt has room for.
+        now.max(clear_at.saturating_add(spaced).saturating_sub(self.interval * debt))
+    }
+
+    /// No bursts for two windows, and half the rate for so long: the upstream said that it is full.
+    pub fn calm(&mut self, from: Duration, slow: Duration) {
+        self.bursts_from = self.bursts_from.max(from + self.memory * 2);
+        self.slow_until = self.slow_until.max(from + slow);
+        self.clear_at = self.clear_at.max(from);
+    }
+
+    /// Between two paced requests.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Requests in the last window.
+    #[must_use]
+    pub fn used(&mut self, now: Duration) -> u64 {
+        self.envelope.used(now)
+    }
+
+    /// When there is room for one more within the largest debt.
+    fn burst_at(&self) -> Duration {
+        let debt = self.interval.saturating_mul(self.debt_max.saturating_sub(1));
+        self.clear_at.saturating_sub(debt)
+    }
+
+    fn interval_at(&self, now: Duration) -> Duration {
+        if now < self.slow_until { self.interval * 2 } else { self.interval }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms(limit: u32) -> Terms {
+        let (spread, tick) = (Duration::from_millis(250), Duration::ZERO);
+        Terms { limit, window: Duration::from_secs(60), spread, tick, burst: None }
+    }
+
+    /// How many leave at once at the start, and how many within a minute, with a queue that is
+    /// never empty.
+    fn check(terms: Terms, start: Start, at_once: u64, minute: std::ops::RangeInclusive<u64>) {
+        let mut pace = Pace::new(terms, start, Duration::ZERO);
+        let (mut now, mut first, mut sent) = (Duration::ZERO, 0, 0);
+        while now < Duration::from_secs(60) {
+            match pace.check(now) {
+                Ok(()) => {
+                    pace.charge(now);
+                    first += u64::from(now.is_zero());
+                    sent += 1;
+                }
+                Err(later) => {
+                    assert!(later > now, "{later:?} is not later than {now:?}");
+                    now = later;
+                }
+            }
+        }
+        assert_eq!(first, at_once, "{terms:?} {start:?}");
+        assert!(minute.contains(&sent), "{sent} in the first minute: {terms:?} {start:?}");
+    }
+
+    #[test]
+    fn bursts_are_what_is_known_to_be_safe() {
+        check(terms(100), Start::Idle, 20, 98..=100);
+        check(terms(1000), Start::Idle, 200, 990..=1000);
+        check(terms(100), Start::Unknown, 1, 98..=100);
+        check(terms(100), Start::UsedUp, 0, 77..=79);
+        check(Terms { burst: Some(5), ..terms(100) }, Start::Idle, 3, 98..=100);
+        check(Terms { burst: Some(1), ..terms(100) }, Start::Idle, 1, 98..=100);
+        check(terms(1), Start::Idle, 1, 1..=1);
+        check(terms(2), Start::Idle, 1, 1..=1);
+    }
+
+    #[test]
+    fn a_permit_that_is_given_back_can_be_used_at_once() {
+        let mut pace = Pace::new(terms(2), Start::Idle, Duration::ZERO);
+        pace.charge(Duration::ZERO);
+        assert!(pace.check(Duration::from_secs(1)).is_err());
+        pace.give_back(Duration::ZERO, true);
+        assert!(pace.check(Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn half_the_rate_after_a_throttle_and_no_bursts() {
+        let mut pace = Pace::new(terms(100), Start::Idle, Duration::ZERO);
+        pace.calm(Duration::from_secs(10), Duration::from_secs(5));
+        let mut at = Vec::new();
+        let mut now = Duration::from_secs(10);
+        while at.len() < 12 {
+            match pace.check(now) {
+                Ok(()) => {
+                    pace.charge(now);
+                    at.push(now.as_secs_f64());
+                }
+                Err(later) => now = later,
+            }
+        }
+        let gaps: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps[..3].iter().all(|gap| *gap > 1.2), "{gaps:?}");
+        assert!(gaps[6..].iter().all(|gap| *gap < 0.62), "{gaps:?}");
+    }
+
+    proptest! {
+        /// Arrivals at random, each sent as soon as the schedule lets it.
+        #[test]
+        fn no_window_and_no_sliding_counter_of_any_phase_is_over_the_limit(
+            limit in 2_u32..60,
+            gaps in prop::collection::vec(0_u64..4_000, 1..200),
+            idle in 0_u64..200_000,
+        ) {
+            let mut pace = Pace::new(terms(limit), Start::Idle, Duration::ZERO);
+            let (mut now, mut sent) = (Duration::ZERO, Vec::new());
+            for (n, gap) in gaps.iter().enumerate() {
+                now += Duration::from_millis(if n == 100 { idle } else { *gap / 4 });
+                while let Err(later) = pace.check(now) {
+                    now = later;
+                }
+                pace.charge(now);
+                sent.push(now.as_secs_f64());
+            }
+            let within = |from: f64, to: f64| {
+                sent.iter().filter(|at| (from..=to).contains(*at)).count() as f64
+            };
+            for at in &sent {
+                prop_assert!(within(at - 60.24, *at) <= f64::from(limit), "a closed window");
+                for phase in (0..60).step_by(7) {
+                    let x = f64::from(phase);
+                    let previous = within(at - x - 60.0, at - x - 1e-9);
+                    let counted = previous * (1.0 - x / 60.0) + within(at - x, *at);
+                    prop_assert!(counted <= f64::from(limit) + 1e-6, "{counted} with phase {x}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_request_leaves_when_it_was_told_at_the_latest(
+            limit in 2_u32..300,
+            before in prop::collection::vec(0_u64..2_000, 0..200),
+            ahead in 0_u64..200,
+        ) {
+            let mut pace = Pace::new(terms(limit), Start::Idle, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            for gap in before {
+                now += Duration::from_millis(gap);
+                if pace.check(now).is_ok() {
+                    pace.charge(now);
+                }
+            }
+            let told = pace.leaves_by(now, ahead);
+            for _ in 0..ahead {
+                while let Err(later) = pace.check(now) {
+                    now = later;
+                }
+                pace.charge(now);
+            }
+            while let Err(later) = pace.check(now) {
+                now = later;
+            }
+            prop_assert!(now <= told + Duration::from_millis(1), "{now:?}, told {told:?}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One quota's whole schedule: its limit, a second one where there is, and the upstream's pauses.
+//! Pure: `now` is an argument.
+
+use std::time::Duration;
+
+use super::envelope::Envelope;
+use super::pace::{Pace, Start, Terms};
+use super::pause::Pause;
+
+/// How long the rate is half of what it could be after a pause.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// When requests of one quota may leave.
+#[derive(Debug)]
+pub struct Schedule {
+    pace: Pace,
+    also: Option<Also>,
+    pause: Pause,
+    charges: u64,
+}
+
+/// A second limit: counted, not paced, as windows are of a second or so.
+#[derive(Debug)]
+struct Also {
+    envelope: Envelope,
+    limit: u32,
+    memory: Duration,
+}
+
+/// A request that was charged, and may not have left yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// When.
+    pub at: Duration,
+    number: u64,
+}
+
+impl Schedule {
+    /// A schedule that begins at `now`; `also` is a second limit and its window.
+    #[must_use]
+    pub fn new(terms: Terms, also: Option<(u32, Duration)>, start: Start, now: Duration) -> Self {
+        let spread = terms.spread + terms.tick;
+        let also = also.map(|(limit, window)| Also {
+            envelope: Envelope::new(limit.max(1), window, spread, false),
+            limit: limit.max(1),
+            memory: window + spread,
+        });
+        Self { pace: Pace::new(terms, start, now), also, pause: Pause::default(), charges: 0 }
+    }
+
+    /// Takes a permit, if a request may leave now.
+    ///
+    /// # Errors
+    /// When it is worth asking again: later than `now`.
+    pub fn admit(&mut self, now: Duration) -> Result<Charge, Duration> {
+        self.pause.check(now)?;
+        self.pace.check(now)?;
+        if let Some(also) = &mut self.also {
+            if !also.envelope.allows(now) {
+                return Err(also.envelope.next_step(now));
+            }
+            also.envelope.count(now);
+        }
+        self.pace.charge(now);
+        self.pause.sent(now);
+        self.charges += 1;
+        Ok(Charge { at: now, number: self.charges })
+    }
+
+    /// The request leaves a little later than it was charged.
+    pub fn restamp(&mut self, charge: Charge, now: Duration) {
+        self.pace.restamp(charge.at, now);
+        if let Some(also) = &mut self.also {
+            also.envelope.uncount(charge.at);
+            also.envelope.count(now);
+        }
+    }
+
+    /// The request does not leave.
+    pub fn give_back(&mut self, charge: Charge) {
+        self.pace.give_back(charge.at, charge.number == self.charges);
+        self.pause.not_sent();
+        if let Some(also) = &mut self.also {
+            also.envelope.uncount(charge.at);
+        }
+    }
+
+    /// When a request leaves at the latest, with so many before it, if nothing else comes.
+    #[must_use]
+    pub fn leaves_by(&mut self, now: Duration, ahead: u64) -> Duration {
+        let paused = self.pause.check(now).err().unwrap_or(now);
+        let paced = self.pace.leaves_by(paused, ahead);
+        let Some(also) = &mut self.also else { return paced };
+        if also.envelope.has_room_for(ahead.saturating_add(1), now) {
+            return paced;
+        }
+        let windows = ahead / u64::from(also.limit) + 1;
+        let windows = u32::try_from(windows).unwrap_or(u32::MAX);
+        // A window, and the cells that count as wholes.
+        let counted = also.memory.saturating_mul(windows).saturating_add(also.memory / 40);
+        paced.max(paused.saturating_add(counted))
+    }
+
+    /// The upstream answered `429`. Gives the moment until which nothing leaves.
+    pub fn throttled(&mut self, now: Duration, asked: Option<Duration>) -> Duration {
+        let least = self.pace.leaves_by(now, 0).saturating_sub(now).max(self.pace.interval());
+        let until = self.pause.throttled(now, asked, least);
+        self.pace.calm(until, SLOW);
+        until
+    }
+
+    /// The upstream answered otherwise: true when that ends the wait of others.
+    pub fn answered(&mut self, now: Duration) -> bool {
+        self.pause.answered(now)
+    }
+
+    /// Until when the upstream wants silence; in the past where it does not.
+    #[must_use]
+    pub const fn paused_until(&self) -> Duration {
+        self.pause.until()
+    }
+
+    /// Requests in the last window.
+    #[must_use]
+    pub fn used(&mut self, now: Duration) -> u64 {
+        self.pace.used(now)
+    }
+
+    /// Between two paced requests.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        self.pace.interval()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn terms() -> Terms {
+        let spread = ms(250);
+        Terms { limit: 100, window: ms(60_000), spread, tick: ms(0), burst: None }
+    }
+
+    /// When requests leave that all arrived at `now`.
+    fn leave(schedule: &mut Schedule, mut now: Duration, count: usize) -> Vec<Duration> {
+        let mut left = Vec::new();
+        while left.len() < count {
+            match schedule.admit(now) {
+                Ok(charge) => left.push(charge.at),
+                Err(later) => now = later,
+            }
+        }
+        left
+    }
+
+    #[test]
+    fn a_second_limit_holds_in_each_of_its_windows() {
+        let also = Some((3, ms(1000)));
+        let mut schedule = Schedule::new(terms(), also, Start::Idle, ms(0));
+        let promised = schedule.leaves_by(ms(0), 19);
+        let left = leave(&mut schedule, ms(0), 20);
+        assert!(left.windows(4).all(|four| four[3] - four[0] >= ms(1250)), "{left:?}");
+        assert!(left[19] <= promised, "{left:?} {promised:?}");
+    }
+
+    #[test]
+    fn a_throttle_is_silence_then_a_probe_then_half_the_rate() {
+        let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
+        assert_eq!(leave(&mut schedule, ms(0), 10), [ms(0); 10]);
+        assert_eq!(schedule.throttled(ms(100), Some(ms(9_000))), ms(10_100));
+        assert_eq!(leave(&mut schedule, ms(200), 1), [ms(10_100)]);
+        assert!(schedule.admit(ms(11_500)).is_err(), "the probe's answer is awaited");
+        assert!(schedule.answered(ms(11_600)));
+        let left = leave(&mut schedule, ms(11_600), 3);
+        assert!(left[2] - left[1] > ms(1200), "{left:?}");
+    }
+
+    #[test]
+    fn a_charge_that_is_given_back_is_a_permit_for_the_next() {
+        let mut schedule = Schedule::new(terms(), None, Start::Unknown, ms(0));
+        let charge = schedule.admit(ms(0)).unwrap();
+        assert!(schedule.admit(ms(1)).is_err());
+        schedule.give_back(charge);
+        assert!(schedule.admit(ms(1)).is_ok());
+        assert_eq!(schedule.used(ms(1)), 1);
+    }
+}

@@ -1,0 +1,117 @@
+//! Promise: no quota is used beyond what DataPulse accepts, whatever its limiter and whatever the
+//! apps ask for; what has to wait waits here, and what cannot is told so at once.
+
+use std::time::Duration;
+
+use datapulse_sidecar::emulator::{Kind, Limit, Rate};
+use reqwest::StatusCode;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::Rig;
+
+/// 20 calls a second, so that seconds are many windows.
+async fn rig(more: &str) -> Rig {
+    let yaml = format!(
+        "quotas: {{starter: {{limit: 20/s}}}}\ncredentials:\n  \
+         - {{name: reader, level: read_only, quota: starter, api_key: \"file:${{DIR}}/reader\"}}\n{more}"
+    );
+    Rig::builder().await.config_in_dir(&yaml).start().await
+}
+
+/// Calls that all come at once: how many were answered with each status.
+async fn flood(rig: &Rig, count: usize) -> Vec<StatusCode> {
+    let mut calls = JoinSet::new();
+    for _ in 0..count {
+        calls.spawn(rig.client.get(rig.url("/v1/datasets")).send());
+    }
+    let answers = calls.join_all().await;
+    answers.into_iter().map(|answer| answer.expect("an answer").status()).collect()
+}
+
+/// Far more than the limit, for several windows: the limiter has nothing to refuse.
+async fn check(kind: Kind) {
+    let rig = rig("").await;
+    let rate = Rate { limit: 20, window: Duration::from_secs(1) };
+    rig.emulator.set_limit(Limit { kind, rate });
+    let began = Instant::now();
+    let statuses = flood(&rig, 60).await;
+    assert!(statuses.iter().all(|status| *status == StatusCode::OK), "{kind:?}: {statuses:?}");
+    assert_eq!(rig.emulator.statuses(429), 0, "{kind:?}");
+    assert_eq!(rig.emulator.api_requests(), 60, "{kind:?}: a permit for each attempt");
+    assert!(began.elapsed() > Duration::from_secs(2), "they cannot have been held to the limit");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_fixed_window_has_nothing_to_refuse() {
+    check(Kind::FixedWindow).await;
+}
+
+#[tokio::test]
+async fn a_sliding_log_has_nothing_to_refuse() {
+    check(Kind::SlidingLog).await;
+}
+
+#[tokio::test]
+async fn a_sliding_counter_has_nothing_to_refuse() {
+    check(Kind::SlidingCounter).await;
+}
+
+#[tokio::test]
+async fn a_token_bucket_has_nothing_to_refuse() {
+    check(Kind::TokenBucket).await;
+}
+
+#[tokio::test]
+async fn what_cannot_leave_in_time_is_told_so_at_once_and_when_to_come_back() {
+    let rig = rig("upstream: {request_timeout: 2s}\n").await;
+    let statuses = flood(&rig, 100).await;
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(refused + served, 100, "{statuses:?}");
+    assert!((20..=31).contains(&served), "two seconds of 15 a second: {served}");
+    assert_eq!(
+        usize::try_from(rig.emulator.api_requests()),
+        Ok(served),
+        "refused calls went nowhere"
+    );
+    let (_, metrics) = rig.health("/metrics").await;
+    for family in [
+        "quota_limit{quota=\"starter\"} 20",
+        "queue_depth{quota=\"starter\"} 0",
+        "quota_used_ratio{quota=\"starter\"}",
+        "queue_wait_seconds_count{quota=\"starter\"}",
+    ] {
+        assert!(metrics.contains(&format!("datapulse_sidecar_{family}")), "{family}: {metrics}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_429_pauses_the_quota_and_the_call_is_sent_again() {
+    let rig = rig("").await;
+    rig.emulator.throttle_api("1");
+    let began = Instant::now();
+    let answer = rig.get("/v1/datasets").await;
+    assert_eq!(answer.status(), 200);
+    assert!(began.elapsed() >= Duration::from_secs(2), "Retry-After and a second");
+    assert_eq!(rig.emulator.statuses(429), 1);
+    assert_eq!(rig.emulator.api_requests(), 2);
+    // An hour is cut to a quarter of one, which no call waits for: the 429 is the answer.
+    rig.emulator.throttle_api("3600");
+    let answer = rig.get("/v1/datasets").await;
+    assert_eq!(
+        (answer.status(), &answer.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"3600".parse().unwrap())
+    );
+    assert!(answer.headers().get("x-datapulse-sidecar-error").is_none(), "it is DataPulse's");
+    // And nothing leaves meanwhile.
+    let answer = rig.get("/v1/datasets").await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["x-datapulse-sidecar-error"], "would_miss_deadline");
+    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((890..=901).contains(&wait), "{wait}");
+    assert_eq!(rig.emulator.api_requests(), 3);
+    rig.finish().await;
+}

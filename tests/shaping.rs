@@ -1,0 +1,60 @@
+//! The short form of `benches/shaping`: the real schedule in simulated time against limiters that
+//! know nothing of it.
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "simulated time is seconds as numbers"
+)]
+
+#[path = "../benches/shaping/bars.rs"]
+#[expect(dead_code, reason = "the long form uses all of it")]
+mod bars;
+#[path = "../benches/shaping/limiters.rs"]
+mod limiters;
+#[path = "../benches/shaping/simulation.rs"]
+#[expect(dead_code, reason = "the long form uses all of it")]
+mod simulation;
+
+use bars::{LOADS, at_once, promises, saturated_use, setup_of, throttled};
+
+/// No promised class refuses one request, under any load.
+fn check(limit: u32, seconds: f64) {
+    for promise in promises(limit) {
+        for (seed, load) in (0..).zip(LOADS) {
+            let outcome = simulation::run(setup_of(&promise, limit, load, seconds, seed));
+            assert!(outcome.counted.len() > limit as usize, "{load:?} is no load");
+            assert_eq!(outcome.late, 0, "waited longer than told: L = {limit}, {load:?}");
+            for vendor in &promise.classes {
+                let refused = throttled(vendor, limit, &outcome.counted, 6);
+                assert_eq!(refused, 0, "L = {limit}, {load:?}, {}: {}", promise.name, vendor.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_promised_limiter_ever_refuses_at_a_hundred_a_minute() {
+    check(100, 1800.0);
+}
+
+#[test]
+fn no_promised_limiter_ever_refuses_at_a_thousand_a_minute() {
+    check(1000, 700.0);
+}
+
+#[test]
+fn the_quota_is_used_as_far_as_promised() {
+    for (limit, bars) in [(100, [98.5, 96.9]), (1000, [99.4, 97.8])] {
+        for (promise, bar) in promises(limit).iter().zip(bars) {
+            let used = 100.0 * saturated_use(promise, limit, 1500.0);
+            assert!(used >= bar, "L = {limit}, {}: {used:.2} % of {bar} %", promise.name);
+        }
+    }
+}
+
+#[test]
+fn a_fresh_process_lets_the_first_calls_leave_at_once() {
+    assert_eq!(at_once(100, 10), (0, 10));
+    assert_eq!(at_once(1000, 500).0, 0, "none of 500 at one instant is refused");
+}
