@@ -69,7 +69,6 @@ pub enum TlsError {
 #[derive(Debug, Clone)]
 pub struct Roots {
     certificates: Vec<CertificateDer<'static>>,
-    path: Option<PathBuf>,
     warnings: Vec<String>,
 }
 
@@ -92,13 +91,7 @@ impl Roots {
     /// No root at all: for a client that speaks to nobody over TLS.
     #[must_use]
     pub const fn none() -> Self {
-        Self { certificates: Vec::new(), path: None, warnings: Vec::new() }
-    }
-
-    /// The file they came from; `None`: the system's.
-    #[must_use]
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        Self { certificates: Vec::new(), warnings: Vec::new() }
     }
 
     /// What was left out of the system's roots, one sentence each. While there is any, the system's
@@ -139,7 +132,7 @@ impl Roots {
         if certificates.is_empty() {
             return Err(TlsError::Empty { path: owned() });
         }
-        Ok(Self { certificates, path: Some(owned()), warnings: Vec::new() })
+        Ok(Self { certificates, warnings: Vec::new() })
     }
 
     fn from_system() -> Result<Self, TlsError> {
@@ -155,7 +148,7 @@ impl Roots {
         if usable.is_empty() {
             return Err(TlsError::NoSystemRoots);
         }
-        Ok(Self { certificates: usable, path: None, warnings })
+        Ok(Self { certificates: usable, warnings })
     }
 }
 
