@@ -146,6 +146,12 @@ impl Call {
         }
     }
 
+    /// The token to send now: the one that was taken, or the credential's newest.
+    pub(super) fn usable_token(&self) -> Option<Arc<AccessToken>> {
+        let taken = self.token.clone().filter(|token| token.is_usable_at(Instant::now()));
+        taken.or_else(|| self.handle.as_ref().and_then(CredentialHandle::current))
+    }
+
     /// What the deadline leaves, from now.
     pub(super) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())

@@ -55,7 +55,6 @@ use prepare::Unprepared;
 use reject::Rejection;
 use stream::{CallerStream, unless_gone};
 
-use crate::credential::CredentialHandle;
 use crate::telemetry::Metrics;
 
 /// A caller's idle connection is kept this long.
@@ -155,16 +154,18 @@ impl ProxyHttp for Sidecar {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         call: &mut Call,
     ) -> Result<()> {
-        let permit = admit::depart(call).await.or_else(|refused| respond::fail(call, refused))?;
+        // Never anonymous: no usable token, no call, and no permit spent on it.
+        if call.usable_token().is_none() {
+            return respond::fail_expired(call);
+        }
+        let permit = unless_gone(session, admit::depart(call)).await.ok_or_else(stream::gone)?;
+        let permit = permit.or_else(|refused| respond::fail(call, refused))?;
         call.sent_at = Some(permit.departed_at);
-        // Never anonymous: no usable token, no call.
-        let token = call.token.clone().filter(|token| token.is_usable_at(Instant::now()));
-        let current = || call.handle.as_ref().and_then(CredentialHandle::current);
-        let Some(token) = token.or_else(current) else { return respond::fail_expired(call) };
+        let Some(token) = call.usable_token() else { return respond::fail_expired(call) };
         let injection = inject::Injection {
             token: &token,
             authority: &self.authority,

@@ -30,6 +30,8 @@ use schedule::{Charge, Schedule};
 
 /// No call waits longer for its turn.
 const WAIT_MAX: Duration = Duration::from_secs(25);
+/// A permit may always be used for this long: timers are that late.
+const LATE_MIN: Duration = Duration::from_millis(10);
 /// Waiting calls a quota, whatever its limit.
 const QUEUE_MAX: usize = 10_000;
 
@@ -92,7 +94,7 @@ impl Shaper {
 
     /// The same for a changed configuration. A quota that is as before, for the same tenants, keeps
     /// its schedule and its queue; of one that changed, what was sent is forgotten, and so it is taken
-    /// to be used up.
+    /// to be used up, and a pause goes on.
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
         let names = |config: &Config| -> Vec<Arc<str>> {
@@ -103,7 +105,16 @@ impl Shaper {
             Some(known) if same_tenants && before.quotas.get(name) == Some(quota) => {
                 Some(known.clone())
             }
-            Some(_) => build(name, &model::Quota { cautious: true, ..*quota }, weights, metrics),
+            Some(known) => {
+                let new =
+                    build(name, &model::Quota { cautious: true, ..*quota }, weights, metrics)?;
+                // Until the upstream's silence is over, and until those who wait with the old
+                // schedule have left.
+                if let Some(rest) = known.quota.rest() {
+                    new.quota.throttled(Some(rest));
+                }
+                Some(new)
+            }
             None => build(name, quota, weights, metrics),
         })
     }
@@ -172,7 +183,7 @@ fn build(name: &str, quota: &model::Quota, weights: &[u32], metrics: &Metrics) -
     let paced = WAIT_MAX.as_nanos() / schedule.interval().as_nanos().max(1);
     let leave = usize::try_from(paced).unwrap_or(QUEUE_MAX) + limit as usize / 5 + 1;
     let queue = FairQueue::new(weights, leave.min(QUEUE_MAX));
-    let late = quota.spread / 2;
+    let late = (quota.spread / 2).max(LATE_MIN);
     let quota = Arc::new(Quota::new(name, limit, schedule, queue, metrics));
     Some(Shaped { quota, late })
 }
@@ -197,6 +208,7 @@ impl Place {
     /// # Errors
     /// As [`Self::ready`].
     pub async fn depart(&mut self, deadline: Instant) -> Result<Permit, Refusal> {
+        let mut retaken = false;
         loop {
             self.ready(deadline).await?;
             let now = Instant::now();
@@ -204,8 +216,11 @@ impl Place {
                 return Ok(Permit { departed_at: now, waited: Duration::ZERO });
             };
             let Some(charge) = turn.charge.take() else { continue };
-            if now.saturating_duration_since(turn.quota.moment(charge)) > turn.late {
+            let late = now.saturating_duration_since(turn.quota.moment(charge)) > turn.late;
+            // Once: what was waited for a second time leaves, however slow the machine is.
+            if late && !retaken {
                 turn.quota.give_back(charge);
+                retaken = true;
                 continue;
             }
             turn.quota.restamp(charge, now);

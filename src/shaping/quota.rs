@@ -151,6 +151,17 @@ impl Quota {
         state.wake_next();
     }
 
+    /// For how long a schedule that takes this one's place must not begin: the rest of a pause, and
+    /// the time that those who wait here need to leave; `None`: not at all.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        let now = self.since(Instant::now());
+        let state = self.lock();
+        let waiting = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
+        let pause = state.schedule.paused_until().saturating_sub(now);
+        let rest = pause + state.schedule.interval().saturating_mul(waiting);
+        (!rest.is_zero()).then_some(rest)
+    }
+
     /// The upstream refused a call: nothing leaves until it may.
     pub(super) fn throttled(&self, asked: Option<Duration>) -> Duration {
         let now = self.since(Instant::now());

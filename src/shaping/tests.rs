@@ -200,3 +200,41 @@ async fn a_reload_keeps_the_schedule_of_an_equal_quota_and_trusts_no_changed_one
         assert!(waited > s(1), "what was sent before is not known: {waited:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_end_the_upstreams_pause() {
+    let config = |limit: &str| {
+        let text = format!(
+            "version: 1\nlisteners: [{{listen: 'localhost:1'}}]\n\
+             quotas: {{q: {{limit: {limit}}}}}\n\
+             credentials: [{{name: a, level: admin, quota: q, api_key: 'file:/k'}}]\n"
+        );
+        crate::config::parse(&text, "test", &|_| None).unwrap().0
+    };
+    let (metrics, before) = (Metrics::new().unwrap(), config("600/min"));
+    let shaper = Shaper::new(&before, &metrics);
+    let place = shaper.admit(Some("q"), 0, Instant::now() + s(30)).unwrap();
+    place.throttled(Some(s(60)), Instant::now() + s(30));
+    let renewed = shaper.renewed(&before, &config("700/min"), &metrics);
+    let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!(refusal.retry_after >= s(60), "{refusal:?}");
+}
+
+/// By the real clock, because only that goes on between the turn and the wire.
+#[tokio::test]
+async fn a_quota_without_spread_lets_calls_leave() {
+    let quota = Quota {
+        limit: Some(Rate { calls: 600, per: s(60) }),
+        share: 1.0,
+        also: None,
+        spread: Duration::ZERO,
+        tick: Duration::ZERO,
+        burst: None,
+        cautious: false,
+    };
+    let shaped = build("q", &quota, &[1], &Metrics::new().unwrap()).unwrap();
+    let shaper = Arc::new(Shaper { quotas: [("q".to_owned(), shaped)].into() });
+    for _ in 0..3 {
+        call(Arc::clone(&shaper), 0).await.unwrap();
+    }
+}
