@@ -187,12 +187,19 @@ async fn drive(stage: &Stage) -> Result<Report, Failure> {
     }
     let began = Instant::now();
     let mut tick = interval(Duration::from_millis(200));
+    let mut told = 0;
     loop {
         tick.tick().await;
         let generations = generations_used(&stage.control);
         let count = traffic.count();
         bar.set_position(generations.min(GENERATIONS));
-        bar.set_message(format!("{} calls, {} failed", count.made, count.failed));
+        let so_far = format!("{} calls, {} failed", count.made, count.failed);
+        // Without a terminal there is no bar: a line now and then says as much.
+        if bar.is_hidden() && generations > told {
+            say(&format!("token {generations} of {GENERATIONS}: {so_far}"));
+            told = generations;
+        }
+        bar.set_message(so_far);
         let took = began.elapsed();
         if (generations >= GENERATIONS && took >= AT_LEAST) || took >= AT_MOST {
             break;
