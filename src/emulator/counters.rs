@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 const MAX_RECORDS: usize = 256;
 const MAX_KEYS: usize = 256;
@@ -45,6 +46,9 @@ pub struct Counters {
     pub minted: BTreeMap<String, u64>,
     /// API requests by credential and generation: each key is a distinct token seen.
     pub by_credential: BTreeMap<String, u64>,
+    /// When the last of them came: for tests in the same process.
+    #[serde(skip)]
+    pub last_used: BTreeMap<String, Instant>,
     /// The last 256 requests.
     pub records: VecDeque<Record>,
 }
@@ -58,8 +62,11 @@ impl Counters {
             self.api_requests += 1;
             self.anonymous += u64::from(record.authorizations == 0);
             self.several_authorizations += u64::from(record.authorizations > 1);
-            if let Some(name) = record.credential.clone() {
-                add(&mut self.by_credential, name);
+            if let Some(name) = &record.credential {
+                add(&mut self.by_credential, name.clone());
+                if self.by_credential.contains_key(name) {
+                    self.last_used.insert(name.clone(), Instant::now());
+                }
             }
         }
         if self.records.len() >= MAX_RECORDS {

@@ -1,61 +1,28 @@
 //! Promise: tokens are renewed under the app, once for all callers, and nothing is ever sent without
 //! one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::support::Rig;
+use crate::support::{Load, Rig};
 
 /// A second, at the least: the emulator's tokens count whole seconds.
 const LIFE: Duration = Duration::from_secs(2);
-const CALLS: usize = 30_000;
-const AT_LEAST: Duration = Duration::from_secs(30);
-const WORKERS: usize = 20;
 
-/// A thousand calls a second are begun by the clock; the test ends after 30 s *and* 30,000 calls, so
-/// that a slow machine takes longer instead of testing less.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_tokens_live_two_seconds() {
     let rig = Rig::builder().await.token_life(LIFE).log_level("info").start().await;
-    let (made, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let files = rig.open_files();
-    let began = Instant::now();
-    let mut workers = JoinSet::new();
-    for _ in 0..WORKERS {
-        let (made, failed) = (Arc::clone(&made), Arc::clone(&failed));
-        let (client, url) = (rig.client.clone(), rig.url("/v1/pipelines"));
-        workers.spawn(async move {
-            let mut tick = interval(Duration::from_millis(WORKERS as u64));
-            tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            while began.elapsed() < AT_LEAST || made.load(Ordering::Relaxed) < CALLS {
-                tick.tick().await;
-                let answer = client.get(&url).send().await;
-                made.fetch_add(1, Ordering::Relaxed);
-                if !answer.is_ok_and(|answer| answer.status() == 200) {
-                    failed.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker.unwrap();
-    }
-    let (made, took) = (made.load(Ordering::Relaxed), began.elapsed());
+    let load = Load::start(&rig, &["/v1/pipelines"], Duration::from_secs(30)).ended().await;
     let generations = rig.emulator.mints("etl");
-    println!(
-        "{made} calls in {took:?}, {generations} tokens, {:.0} calls/s",
-        made as f64 / took.as_secs_f64()
-    );
-    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    let (made, took) = (load.made, load.took);
+    println!("{made} calls in {took:?}, {generations} tokens, {:.0} calls/s", load.rate());
+    assert_eq!(load.failed, 0);
     assert!(generations >= 15, "{generations} tokens in {took:?}");
     assert_eq!(rig.emulator.anonymous(), 0);
     // Two ends for each worker's connection, and a few for pools.
-    assert!(rig.open_files() < files + 3 * WORKERS, "{files} -> {}", rig.open_files());
+    assert!(rig.open_files() < files + 3 * Load::WORKERS, "{files} -> {}", rig.open_files());
     rig.finish().await;
 }
 

@@ -1,5 +1,5 @@
-//! Slower than the other tests, and not among `make test`: a minute under load, with callers that
-//! hang up and an upstream that resets. `make test-load` runs it.
+//! Slower than the other tests, and not among `make test`: minutes under load, with everything
+//! changing, and with callers that hang up and an upstream that resets. `make test-load` runs it.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -13,3 +13,4 @@
 mod support;
 
 mod abuse;
+mod change;

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 pub(crate) use builder::{Builder, Stage};
 use builder::{Started, merge};
-pub(crate) use callers::Callers;
+pub(crate) use callers::{Callers, Load};
 pub(crate) use emulator::DataPulse;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
 pub(crate) use process::Process;
