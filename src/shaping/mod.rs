@@ -60,7 +60,10 @@ struct Turn {
     tenant: usize,
     ticket: Ticket,
     arrived_at: Instant,
+    /// Of the attempt that has not left yet.
     charge: Option<Charge>,
+    /// The number of the charge that the last attempt left with.
+    sent: Option<u64>,
 }
 
 /// The right to send one request now; every attempt needs its own.
@@ -111,7 +114,7 @@ impl Shaper {
                 // Until the upstream's silence is over, and until those who wait with the old
                 // schedule have left.
                 if let Some(rest) = known.quota.rest() {
-                    new.quota.throttled(Some(rest));
+                    new.quota.throttled(0, Some(rest));
                 }
                 Some(new)
             }
@@ -148,7 +151,8 @@ impl Shaper {
         let (arrived_at, ticket) = (Instant::now(), quota.ticket());
         quota.foresee(tenant, ticket, deadline.min(arrived_at + WAIT_MAX))?;
         let late = shaped.late;
-        Ok(Place(Some(Turn { quota, late, tenant, ticket, arrived_at, charge: None })))
+        let turn = Turn { quota, late, tenant, ticket, arrived_at, charge: None, sent: None };
+        Ok(Place(Some(turn)))
     }
 
     /// Brings the gauges up to date that change without a call.
@@ -218,12 +222,13 @@ impl Place {
             let Some(charge) = turn.charge.take() else { continue };
             let late = now.saturating_duration_since(turn.quota.moment(charge)) > turn.late;
             // Once: what was waited for a second time leaves, however slow the machine is.
-            if late && !retaken {
+            let is_late = late && !retaken;
+            if is_late || !turn.quota.restamp(charge, now) {
                 turn.quota.give_back(charge);
-                retaken = true;
+                retaken |= is_late;
                 continue;
             }
-            turn.quota.restamp(charge, now);
+            turn.sent = Some(charge.number);
             let waited = now.saturating_duration_since(turn.arrived_at);
             turn.quota.observe_wait(waited);
             return Ok(Permit { departed_at: now, waited });
@@ -238,7 +243,7 @@ impl Place {
         deadline: Instant,
     ) -> Option<(Duration, bool)> {
         let turn = self.0.as_ref()?;
-        let pause = turn.quota.throttled(asked);
+        let pause = turn.quota.throttled(turn.sent?, asked);
         let again = turn.quota.returns_by(turn.tenant, turn.ticket);
         let by = deadline.min(Instant::now() + WAIT_MAX);
         Some((pause, again < by))
@@ -246,8 +251,10 @@ impl Place {
 
     /// The upstream answered anything else.
     pub fn answered(&self) {
-        if let Some(turn) = &self.0 {
-            turn.quota.answered();
+        if let Some(turn) = &self.0
+            && let Some(charge) = turn.sent
+        {
+            turn.quota.answered(charge);
         }
     }
 }
