@@ -1,10 +1,13 @@
-//! Health, metrics and status: what the kubelet, Prometheus and operators read.
+//! Health, metrics and status: what the kubelet, Prometheus and operators read, and what operators
+//! may change.
 //!
 //! Two listeners: health is reachable from outside the pod and tells nothing but states and counts;
-//! status is for loopback. No endpoint gives a secret.
+//! status and the changing verbs are for loopback. No endpoint gives a secret.
 
 mod health;
 mod status;
+mod verbs;
 
 pub use health::{Health, serve_health};
-pub use status::{ConfigurationReport, ReloadState, Report, Status, serve_status};
+pub use status::{ConfigurationReport, ReloadState, Report, Status, serve_admin};
+pub use verbs::Verbs;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::health::Health;
+use super::verbs::{self, Verbs};
 use crate::credential::CredentialReport;
 use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
@@ -126,11 +127,17 @@ impl Status {
     }
 }
 
-/// Serves until `stop`.
-pub async fn serve_status(socket: TcpListener, status: Status, stop: watch::Receiver<bool>) {
+/// Serves status and the changing verbs until `stop`.
+pub async fn serve_admin(
+    socket: TcpListener,
+    status: Status,
+    verbs: Verbs,
+    stop: watch::Receiver<bool>,
+) {
     let router = Router::new()
         .route("/status", get(|State(status): State<Status>| async move { Json(status.report()) }))
         .with_state(status)
+        .merge(verbs::router(verbs))
         .layer(middleware::from_fn(loopback_host));
     serve::serve(socket, router, LIMITS, stop).await;
 }

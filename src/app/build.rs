@@ -13,18 +13,20 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::known::Known;
 use super::reload::Reloading;
-use crate::access::{Access, Callers, CallersError};
-use crate::admin::{Health, ReloadState, Status};
+use crate::access::{Access, CallersError};
+use crate::admin::{Health, ReloadState, Status, Verbs};
 use crate::config::Config;
 use crate::config::watch::ConfigWatch;
 use crate::credential::{self, Issuers, Refresher};
 use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
+use crate::secret::SecretRef;
 use crate::shaping::Shaper;
 use crate::store::{self, SecretStore, SecretWatcher, StoreError, Stores};
 use crate::telemetry::Metrics;
-use crate::telemetry::logging::DroppedLines;
+use crate::telemetry::logging::{DroppedLines, LevelSwitch};
 use crate::tls::{self, Roots, TlsError};
 
 /// pingora's own bound on attempts: far above ours, so that only ours decides.
@@ -58,6 +60,7 @@ pub struct Sidecar {
     pub(super) own_sockets: Option<OwnSockets>,
     pub(super) health: Health,
     pub(super) status: Status,
+    pub(super) verbs: Verbs,
     pub(super) gauge: Gauge,
     pub(super) resolver: Resolver,
     pub(super) refreshers: Vec<Refresher>,
@@ -92,6 +95,12 @@ pub enum StartError {
     /// A secret that callers are known by cannot be read; they would be let in or kept out wrongly.
     #[error("a caller token cannot be read; put it there before the start")]
     CallerToken(#[source] StoreError),
+    /// What operators are known by cannot be read; nobody could change anything.
+    #[error("the admin token cannot be read; put it there before the start")]
+    AdminToken(#[source] StoreError),
+    /// Whoever may call could change things as well.
+    #[error("admin.token and {0} hold the same secret; operators need one of their own")]
+    SharedAdminToken(SecretRef),
     /// It would not be clear who may call.
     #[error(transparent)]
     Callers(#[from] CallersError),
@@ -114,12 +123,11 @@ impl Sidecar {
             Ports::ProxyOnly => None,
         };
         let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
-        let callers = callers(&config, &*stores).await?;
+        let Known { callers, operators } = Known::read(&config, &*stores).await?;
         let (secrets, watcher) = store::watched(Arc::clone(&stores));
         let (registry, refreshers) =
             credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
-        let authority = HeaderValue::from_str(&config.upstream.origin.authority())
-            .map_err(|_invalid| StartError::Authority)?;
+        let authority = authority(&config)?;
         let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
         let gauge = Gauge::new(metrics.clone());
         let server = Arc::new(server_conf(&config));
@@ -138,9 +146,11 @@ impl Sidecar {
             secrets,
             metrics: metrics.clone(),
             state,
+            operators: watch::Sender::new(operators),
         };
         let health = Health::new(&live, metrics.clone());
         let status = Status::new(&live, &health, gauge.clone(), reloads);
+        let verbs = Verbs::new(&live, reloading.operators.subscribe(), metrics.clone());
         let proxy = proxy::Sidecar::new(
             Arc::clone(&live),
             addresses,
@@ -156,6 +166,7 @@ impl Sidecar {
             own_sockets,
             health,
             status,
+            verbs,
             gauge,
             resolver,
             refreshers,
@@ -169,6 +180,12 @@ impl Sidecar {
     #[must_use]
     pub fn with_dropped_lines(self, dropped: DroppedLines) -> Self {
         Self { health: self.health.with_dropped_lines(dropped), ..self }
+    }
+
+    /// Operators can change which log lines are written.
+    #[must_use]
+    pub fn with_level_switch(self, levels: LevelSwitch) -> Self {
+        Self { verbs: self.verbs.with_level_switch(levels), ..self }
     }
 
     /// What changes in this file is applied while it runs.
@@ -218,19 +235,6 @@ impl OwnSockets {
     }
 }
 
-/// Reads what callers are known by.
-pub(super) async fn callers(
-    config: &Config,
-    stores: &dyn SecretStore,
-) -> Result<Callers, StartError> {
-    let mut secrets = Vec::new();
-    for at in Callers::secrets(config) {
-        let read = stores.read(&at).await.map_err(StartError::CallerToken)?;
-        secrets.push((at, read.value));
-    }
-    Ok(Callers::new(config, &secrets)?)
-}
-
 /// Checks what the API host and the authorization server are verified with, and gives the clients
 /// for the calls that the sidecar itself makes to them.
 pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
@@ -255,6 +259,11 @@ pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
         auth_client: tls::http_client(&auth_roots)?,
         api_client: tls::http_client(&api_roots)?,
     })
+}
+
+fn authority(config: &Config) -> Result<HeaderValue, StartError> {
+    let authority = config.upstream.origin.authority();
+    HeaderValue::from_str(&authority).map_err(|_invalid| StartError::Authority)
 }
 
 async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

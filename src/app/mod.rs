@@ -2,6 +2,7 @@
 //!
 //! Nothing else starts a task that outlives a call: `run.rs` owns the one `JoinSet`.
 
+mod known;
 mod build;
 mod run;
 mod drain;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::build::{StartError, callers, issuers};
+use super::build::{StartError, issuers};
+use super::known::Known;
 use crate::access::Access;
 use crate::admin::ReloadState;
 use crate::clock;
@@ -19,6 +20,7 @@ use crate::config::watch::ConfigWatch;
 use crate::config::{Config, ConfigWarning, LoadError};
 use crate::credential::{self, Issuers, Refresher, Registry};
 use crate::proxy::{Live, Snapshot};
+use crate::secret::SecretValue;
 use crate::store::{SecretStore, Secrets};
 use crate::telemetry::{Metrics, error_chain};
 
@@ -39,6 +41,8 @@ pub(super) struct Reloading {
     pub(super) metrics: Metrics,
     /// For `/status`.
     pub(super) state: watch::Sender<ReloadState>,
+    /// What operators send.
+    pub(super) operators: watch::Sender<Option<SecretValue>>,
 }
 
 /// How a reload ended: a metric label.
@@ -137,8 +141,8 @@ impl Reloading {
                 Err(error) => return self.fail(&error),
             }
         }
-        let callers = match callers(&config, &*self.stores).await {
-            Ok(callers) => callers,
+        let Known { callers, operators } = match Known::read(&config, &*self.stores).await {
+            Ok(known) => known,
             Err(error) => return self.fail(&error),
         };
         let credentials = self.credentials(&config, &before, new).await;
@@ -149,6 +153,7 @@ impl Reloading {
         let gone = gone.difference(&names(&credentials)).cloned().collect::<Vec<_>>();
         let access = Access::new(&config);
         let shaper = before.shaper.renewed(&before.config, &config, &self.metrics);
+        self.operators.send_replace(operators);
         self.live.store(Snapshot { config, callers, access, credentials, shaper });
         for name in gone {
             self.metrics.forget_credential(&name);

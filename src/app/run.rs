@@ -60,7 +60,7 @@ impl Sidecar {
         let (_last, serving) = watch::channel(false);
         if let Some(OwnSockets { health: socket, admin }) = self.own_sockets {
             spawn(&mut parts, admin::serve_health(socket, health.clone(), serving.clone()));
-            spawn(&mut parts, admin::serve_status(admin, self.status, serving));
+            spawn(&mut parts, admin::serve_admin(admin, self.status, self.verbs, serving));
         }
         tokio::select! {
             _ = shutdown.wait_for(|step| *step >= Shutdown::Drain) => {}

@@ -79,11 +79,13 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
 
 async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> {
     // The configuration stays as it is for the life of one program.
-    let Prepared { config, watch: _, metrics, hardened, dropped } = prepared;
+    let Prepared { mut config, watch: _, metrics, hardened, dropped, levels: _ } = prepared;
     let signals = PassedOn::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
     let secrets = secret_variables(&config);
+    // There is no admin listener to send it to.
+    config.admin_token = None;
     let sidecar = Sidecar::bind(config, metrics, Ports::ProxyOnly).await;
     let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_dropped_lines(dropped);
     let address = sidecar.addresses().first().map(|(_, address)| *address);
@@ -123,6 +125,7 @@ fn broken() -> Failure {
 /// The environment variables that hold a secret of the configuration.
 fn secret_variables(config: &Config) -> Vec<String> {
     let secrets = config.credentials.iter().map(|credential| credential.kind.secret());
+    let secrets = secrets.chain(&config.admin_token);
     let names = secrets.filter_map(|at| match at {
         SecretRef::Env { name } => Some(name.clone()),
         SecretRef::File { .. } => None,

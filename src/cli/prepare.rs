@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::config::watch::ConfigWatch;
 use crate::os::{self, Hardened};
 use crate::telemetry::Metrics;
-use crate::telemetry::logging::{DroppedLines, Logging};
+use crate::telemetry::logging::{DroppedLines, LevelSwitch, Logging};
 
 /// Variables that would reroute calls or write out session keys. Our clients never look at them.
 const IGNORED: [&str; 9] = [
@@ -31,6 +31,7 @@ pub(super) struct Prepared {
     pub(super) metrics: Metrics,
     pub(super) hardened: Hardened,
     pub(super) dropped: DroppedLines,
+    pub(super) levels: LevelSwitch,
 }
 
 /// [`Logging`] is to be dropped last: it writes out what waits.
@@ -57,6 +58,6 @@ pub(super) fn prepare(
     if !set.is_empty() {
         tracing::warn!(variables = set.join(" "), "the sidecar ignores variables that are set");
     }
-    let dropped = logging.dropped_lines();
-    Ok((Prepared { config, watch, metrics, hardened, dropped }, logging))
+    let (dropped, levels) = (logging.dropped_lines(), logging.level_switch());
+    Ok((Prepared { config, watch, metrics, hardened, dropped, levels }, logging))
 }

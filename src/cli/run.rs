@@ -26,14 +26,14 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
-    let Prepared { config, watch, metrics, hardened: _, dropped } = prepared;
+    let Prepared { config, watch, metrics, hardened: _, dropped, levels } = prepared;
     let signals = Signals::listen().and_then(Signals::with_reload);
     let signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
     let reload = watch.asked();
     let sidecar = Sidecar::bind(config, metrics, Ports::All).await;
     let sidecar = sidecar.map_err(|error| Failure::from_error(&error))?.with_dropped_lines(dropped);
-    let sidecar = sidecar.with_watch(watch);
+    let sidecar = sidecar.with_level_switch(levels).with_watch(watch);
     for (listener, address) in sidecar.addresses() {
         tracing::info!(%listener, %address, "apps can call");
     }

@@ -7,6 +7,7 @@ use tokio::time::interval;
 
 use super::{Failure, runtime, say};
 use crate::admin::{ConfigurationReport, Report};
+use crate::credential::CredentialReport;
 use crate::telemetry;
 use crate::tls::{self, Roots};
 
@@ -96,7 +97,11 @@ fn table(report: &Report) -> String {
         table.add_row([
             credential.name.clone(),
             credential.level.as_str().to_owned(),
-            credential.state.clone(),
+            if credential.paused {
+                format!("paused ({})", credential.state)
+            } else {
+                credential.state.clone()
+            },
             credential.generation.to_string(),
             credential.age_seconds.map_or_else(String::new, seconds),
             match (credential.age_seconds, credential.expires_in_seconds) {
@@ -108,13 +113,28 @@ fn table(report: &Report) -> String {
         ]);
     }
     format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}",
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}",
         report.version,
         report.phase,
         seconds(report.uptime_seconds),
         report.in_flight,
         report.upstream,
+        paused(&report.credentials),
         configuration(&report.configuration)
+    )
+}
+
+/// What to do about credentials that are paused; nothing when none is.
+fn paused(credentials: &[CredentialReport]) -> String {
+    let all = credentials.iter().filter(|credential| credential.paused);
+    let names: Vec<&str> = all.map(|credential| &*credential.name).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\ncalls get 503 while their credential is paused; POST /credentials/NAME/resume at the \
+         admin listener ends it: {}",
+        names.join(", ")
     )
 }
 

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use collect::Problem;
+pub use collect::suggestion;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning, LoadError};
 pub use model::Config;
 pub use schema::schema;

@@ -4,6 +4,7 @@
 //! tells it what happened, and waits for a bounded time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,10 @@ use super::token::{AccessToken, Generation};
 use crate::config::model::{Credential, Level};
 use crate::telemetry::{Metrics, error_chain};
 
+/// Nobody knows when an operator lets a paused credential be used again; callers that ask again after
+/// so long find out soon.
+const PAUSED_WAIT: Duration = Duration::from_secs(10);
+
 /// The read side of a credential; [`Refresher`](super::Refresher) is the write side, and ends when
 /// the last clone of its handle is dropped.
 #[derive(Debug, Clone)]
@@ -25,6 +30,8 @@ pub struct CredentialHandle {
     level: Level,
     published: watch::Receiver<Published>,
     demand: Arc<Demand>,
+    /// Whether an operator keeps it from being used.
+    paused: Arc<AtomicBool>,
     metrics: Metrics,
 }
 
@@ -35,6 +42,8 @@ pub enum UnavailableReason {
     Pending,
     /// The last one is used up, and no new one came.
     Expired,
+    /// An operator has paused it.
+    Paused,
 }
 
 /// No token in time.
@@ -66,6 +75,8 @@ pub struct CredentialReport {
     pub last_error: Option<String>,
     /// Until the next try; absent where none is planned.
     pub next_try_in_seconds: Option<u64>,
+    /// Whether an operator keeps it from being used.
+    pub paused: bool,
 }
 
 impl CredentialHandle {
@@ -81,6 +92,7 @@ impl CredentialHandle {
             level: credential.level,
             published,
             demand,
+            paused: Arc::default(),
             metrics,
         }
     }
@@ -91,9 +103,23 @@ impl CredentialHandle {
         &self.name
     }
 
+    /// Keeps calls from using it, or lets them again. Its token is kept fresh meanwhile.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+    }
+
+    /// Whether an operator keeps calls from using it.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
     /// The token, if it may be used now. Does not wait.
     #[must_use]
     pub fn current(&self) -> Option<Arc<AccessToken>> {
+        if self.is_paused() {
+            return None;
+        }
         self.published.borrow().usable(Instant::now())
     }
 
@@ -107,6 +133,9 @@ impl CredentialHandle {
             return Ok(token);
         }
         let begin = Instant::now();
+        if self.is_paused() {
+            return Err(self.unavailable(begin));
+        }
         self.demand.want();
         let token = tokio::time::timeout_at(deadline.min(begin + HOLD), self.wait_usable()).await;
         self.metrics.token_wait.observe(begin.elapsed().as_secs_f64());
@@ -152,6 +181,19 @@ impl CredentialHandle {
         tokio::time::timeout_at(deadline.min(now + HOLD), answer).await.ok().flatten()
     }
 
+    /// Has a new token asked for now, for an operator, and waits until that try has ended, at most
+    /// until `deadline`. Whether it has: how it went is in [`Self::report`].
+    pub async fn refresh(&self, deadline: Instant) -> bool {
+        let after = {
+            let published = self.published.borrow();
+            // A try that is under way may have read its secret before it was changed.
+            published.attempts + u64::from(published.is_minting)
+        };
+        self.demand.ask();
+        let ended = self.wait_for(|published| (published.attempts > after).then_some(()));
+        tokio::time::timeout_at(deadline, ended).await.is_ok()
+    }
+
     /// Tells the refresher that the upstream rejected this generation. Does not wait.
     pub fn reject(&self, generation: Generation) {
         self.demand.reject(generation);
@@ -174,6 +216,7 @@ impl CredentialHandle {
             expires_in_seconds: token.and_then(|t| t.expires_at()).map(until),
             last_error: state.cause().map(|cause| error_chain(&**cause)),
             next_try_in_seconds: published.next_try.map(until),
+            paused: self.is_paused(),
         }
     }
 
@@ -186,6 +229,8 @@ impl CredentialHandle {
             let gauge = metrics.credential_state.with_label_values(&[&*self.name, word]);
             gauge.set(i64::from(word == state.word()));
         }
+        let paused = metrics.credential_paused.with_label_values(&[&*self.name]);
+        paused.set(i64::from(self.is_paused()));
         let expiry = state.token().and_then(|token| token.expires_at());
         let expiry = expiry.map_or(0.0, crate::clock::to_unix_seconds);
         metrics.credential_expiry.with_label_values(&[&*self.name]).set(expiry);
@@ -210,6 +255,9 @@ impl CredentialHandle {
     /// Why there is no token at `now`, and when the next try is due.
     #[must_use]
     pub fn unavailable(&self, now: Instant) -> Unavailable {
+        if self.is_paused() {
+            return Unavailable { reason: UnavailableReason::Paused, retry_after: PAUSED_WAIT };
+        }
         let published = self.published.borrow();
         let reason = match published.state {
             CredentialState::Pending(_) => UnavailableReason::Pending,

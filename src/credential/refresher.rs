@@ -28,12 +28,19 @@ pub(super) struct Demand {
     rejected: AtomicU64,
     /// Whether a call waits for a token.
     is_wanted: AtomicBool,
+    /// Whether an operator asked for a token.
+    is_asked: AtomicBool,
     wake: Notify,
 }
 
 impl Demand {
     pub(super) fn want(&self) {
         self.is_wanted.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn ask(&self) {
+        self.is_asked.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
@@ -139,6 +146,7 @@ impl Refresher {
     fn heed(&mut self, now: Instant) {
         let rejected = Generation(self.demand.rejected.swap(0, Ordering::AcqRel));
         let is_wanted = self.demand.is_wanted.swap(false, Ordering::AcqRel);
+        let is_asked = self.demand.is_asked.swap(false, Ordering::AcqRel);
         let (generation, is_usable) = {
             let published = self.published.borrow();
             (published.generation, published.usable(now).is_some())
@@ -150,12 +158,15 @@ impl Refresher {
         if is_wanted && !is_usable {
             self.schedule.hasten(now);
         }
+        if is_asked {
+            self.schedule.bring_forward(now, Reason::Asked, self.supply.asks_an_issuer());
+        }
         self.show_next();
     }
 
     /// The stored secret is another one.
     fn note_change(&mut self, now: Instant) {
-        self.schedule.change(now, self.supply.asks_an_issuer());
+        self.schedule.bring_forward(now, Reason::Changed, self.supply.asks_an_issuer());
         self.show_next();
     }
 

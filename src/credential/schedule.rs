@@ -38,6 +38,8 @@ pub(super) enum Reason {
     Rejected,
     Retry,
     Changed,
+    /// An operator asked.
+    Asked,
 }
 
 impl Reason {
@@ -48,6 +50,7 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Retry => "retry",
             Self::Changed => "changed",
+            Self::Asked => "asked",
         }
     }
 }
@@ -112,12 +115,12 @@ impl Schedule {
         self.next = Some((self.earliest(at, CALL_INTERVAL_MIN), Reason::Scheduled));
     }
 
-    /// The secret was changed: a try is due, at once where it costs nobody a call.
-    pub(super) fn change(&mut self, now: Instant, asks_an_issuer: bool) {
+    /// A try is due, at once where it costs nobody a call.
+    pub(super) fn bring_forward(&mut self, now: Instant, reason: Reason, asks_an_issuer: bool) {
         let interval = if asks_an_issuer { CALL_INTERVAL_MIN } else { Duration::ZERO };
         let at = self.earliest(now, interval);
         let at = self.next.map_or(at, |(next, _)| next.min(at));
-        self.next = Some((at, Reason::Changed));
+        self.next = Some((at, reason));
     }
 
     /// A try failed.
@@ -267,7 +270,7 @@ mod tests {
             let mut schedule = Schedule::new(start);
             schedule.begin(start, Reason::Initial);
             schedule.succeed(start, Some(SECOND * 3600));
-            schedule.change(start, asks_an_issuer);
+            schedule.bring_forward(start, Reason::Changed, asks_an_issuer);
             assert_eq!(schedule.next(), Some((want, Reason::Changed)));
         }
     }

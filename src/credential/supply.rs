@@ -89,6 +89,11 @@ impl Supply {
         {
             return Err(self.turn_down(secret, status));
         }
+        if self.passed_over.as_ref() == Some(&secret) {
+            // It works by now.
+            self.passed_over = None;
+            self.rejected_with = None;
+        }
         if minted.is_next_secret {
             self.keep(found, &minted.value).await;
         } else {
@@ -112,9 +117,10 @@ impl Supply {
             self.rejected_with = None;
             return Some(found.clone());
         }
-        // The API rejects the one in use: by now the stored one may be the better of the two.
+        // The API rejects the one in use: by now the stored one may be the better of the two. Or an
+        // operator thinks so.
         let is_rejected = reason == Reason::Rejected && self.source.gives_the_secret();
-        if self.rejected_with.is_some() && is_rejected {
+        if self.rejected_with.is_some() && (is_rejected || reason == Reason::Asked) {
             return Some(found.clone());
         }
         self.accepted.clone()
@@ -314,6 +320,20 @@ mod tests {
             bench.check(Reason::Changed, Ok("two")).await;
             assert!(bench.supply.rejection().is_none(), "it was taken back");
         }
+    }
+
+    #[tokio::test]
+    async fn a_rejected_secret_is_tried_again_when_an_operator_asks() {
+        let mut bench = Bench::new(Fake::Issuer, false).await;
+        bench.store(Some("bad"));
+        bench.check(Reason::Changed, Err("rejected_secret")).await;
+        bench.check(Reason::Scheduled, Ok("one")).await;
+        bench.check(Reason::Asked, Err("rejected_secret")).await;
+        // By now the API takes it.
+        bench.supply.verifier = None;
+        bench.check(Reason::Asked, Ok("bad")).await;
+        assert!(bench.supply.rejection().is_none());
+        bench.check(Reason::Scheduled, Ok("bad")).await;
     }
 
     #[tokio::test]

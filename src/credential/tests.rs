@@ -397,6 +397,39 @@ async fn the_issuers_retry_after_is_obeyed_whatever_callers_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operators_refresh_is_one_try_that_keeps_its_distance() {
+    let bench = Bench::new(&[Answer::New(300)]);
+    bench.token().await.unwrap();
+    let begin = Instant::now();
+    let both = tokio::join!(bench.handle.refresh(far()), bench.handle.refresh(far()));
+    assert_eq!((both, bench.asked()), ((true, true), 2));
+    assert_eq!(bench.handle.report().generation, 2);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    bench.answer(&[Answer::Refuse(Duration::from_secs(120))]);
+    assert!(bench.handle.refresh(far()).await);
+    let soon = Instant::now() + Duration::from_secs(60);
+    assert!(!bench.handle.refresh(soon).await, "the issuer wants to be left alone");
+    assert!(bench.handle.current().is_some(), "the token stays");
+    bench.check_spacing();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_credential_gives_no_token_at_once_and_is_kept_fresh_meanwhile() {
+    let bench = Bench::new(&[Answer::New(300)]);
+    bench.token().await.unwrap();
+    bench.handle.clone().set_paused(true);
+    let begin = Instant::now();
+    assert!(bench.handle.current().is_none());
+    let refused = bench.token().await.unwrap_err();
+    assert_eq!((refused.reason, begin.elapsed()), (UnavailableReason::Paused, Duration::ZERO));
+    advance(Duration::from_secs(250)).await;
+    settle().await;
+    assert_eq!(bench.asked(), 2);
+    bench.handle.set_paused(false);
+    assert_eq!(bench.handle.current().unwrap().generation(), Generation(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_life_keeps_calls_served_and_the_issuer_unhurried() {
     for life in [1, 2, 30, 300, 3600] {
         let bench = Bench::new(&[Answer::New(life)]);

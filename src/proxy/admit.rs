@@ -91,6 +91,7 @@ pub(super) const fn rejection_of(unavailable: Unavailable) -> Rejection {
     let retry_after = unavailable.retry_after;
     match unavailable.reason {
         UnavailableReason::Pending => Rejection::CredentialUnavailable { retry_after },
+        UnavailableReason::Paused => Rejection::CredentialPaused { retry_after },
         UnavailableReason::Expired => Rejection::CredentialExpired { retry_after },
     }
 }

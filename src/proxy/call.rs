@@ -146,10 +146,12 @@ impl Call {
         }
     }
 
-    /// The token to send now: the one that was taken, or the credential's newest.
+    /// The token to send now: the one that was taken, or the credential's newest. None where an
+    /// operator has paused the credential meanwhile.
     pub(super) fn usable_token(&self) -> Option<Arc<AccessToken>> {
+        let handle = self.handle.as_ref().filter(|handle| !handle.is_paused())?;
         let taken = self.token.clone().filter(|token| token.is_usable_at(Instant::now()));
-        taken.or_else(|| self.handle.as_ref().and_then(CredentialHandle::current))
+        taken.or_else(|| handle.current())
     }
 
     /// What the deadline leaves, from now.

@@ -41,6 +41,11 @@ pub enum Rejection {
         /// When it is worth coming back.
         retry_after: Duration,
     },
+    /// An operator has paused the credential.
+    CredentialPaused {
+        /// When it is worth coming back.
+        retry_after: Duration,
+    },
     /// The token expired and could not be renewed.
     CredentialExpired {
         /// When it is worth coming back.
@@ -100,6 +105,7 @@ impl Rejection {
             Self::Refused(refusal) if refusal.tenants_fault => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(_)
             | Self::CredentialUnavailable { .. }
+            | Self::CredentialPaused { .. }
             | Self::CredentialExpired { .. }
             | Self::TooManyConnections
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
@@ -118,7 +124,9 @@ impl Rejection {
             Self::CallerNotAllowed(_) => "caller_not_allowed",
             Self::LevelNotGranted => "level_not_granted",
             Self::DeniedByPolicy => "denied_by_policy",
-            Self::CredentialUnavailable { .. } => "credential_unavailable",
+            Self::CredentialUnavailable { .. } | Self::CredentialPaused { .. } => {
+                "credential_unavailable"
+            }
             Self::CredentialExpired { .. } => "credential_expired",
             Self::Refused(refusal) if refusal.full => "queue_full",
             Self::Refused(_) => "would_miss_deadline",
@@ -146,6 +154,9 @@ impl Rejection {
             Self::CredentialUnavailable { .. } => {
                 "the credential has no token yet: try again later; if it stays, check its secret"
             }
+            Self::CredentialPaused { .. } => {
+                "an operator has paused the credential, and can resume it at the admin listener"
+            }
             Self::CredentialExpired { .. } => {
                 "the credential's token expired and could not be renewed: try again later; if it \
                  stays, check its secret and the authorization server"
@@ -169,6 +180,7 @@ impl Rejection {
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
             Self::CredentialUnavailable { retry_after }
+            | Self::CredentialPaused { retry_after }
             | Self::CredentialExpired { retry_after }
             | Self::Refused(Refusal { retry_after, .. }) => Some(retry_after),
             Self::TooManyConnections | Self::ShuttingDown => Some(Duration::from_secs(1)),

@@ -60,10 +60,7 @@ struct Turn {
     tenant: usize,
     ticket: Ticket,
     arrived_at: Instant,
-    /// Of the attempt that has not left yet.
     charge: Option<Charge>,
-    /// The number of the charge that the last attempt left with.
-    sent: Option<u64>,
 }
 
 /// The right to send one request now; every attempt needs its own.
@@ -114,7 +111,7 @@ impl Shaper {
                 // Until the upstream's silence is over, and until those who wait with the old
                 // schedule have left.
                 if let Some(rest) = known.quota.rest() {
-                    new.quota.throttled(0, Some(rest));
+                    new.quota.throttled(Some(rest));
                 }
                 Some(new)
             }
@@ -151,8 +148,14 @@ impl Shaper {
         let (arrived_at, ticket) = (Instant::now(), quota.ticket());
         quota.foresee(tenant, ticket, deadline.min(arrived_at + WAIT_MAX))?;
         let late = shaped.late;
-        let turn = Turn { quota, late, tenant, ticket, arrived_at, charge: None, sent: None };
-        Ok(Place(Some(turn)))
+        Ok(Place(Some(Turn { quota, late, tenant, ticket, arrived_at, charge: None })))
+    }
+
+    /// Forgets what the upstream's answers taught of this quota: its pause, and the caution after it.
+    /// What was sent still counts. False: there is no such quota, or it shapes nothing.
+    pub fn forget(&self, name: &str) -> bool {
+        let shaped = self.quotas.get(name);
+        shaped.inspect(|shaped| shaped.quota.forget()).is_some()
     }
 
     /// Brings the gauges up to date that change without a call.
@@ -222,13 +225,12 @@ impl Place {
             let Some(charge) = turn.charge.take() else { continue };
             let late = now.saturating_duration_since(turn.quota.moment(charge)) > turn.late;
             // Once: what was waited for a second time leaves, however slow the machine is.
-            let is_late = late && !retaken;
-            if is_late || !turn.quota.restamp(charge, now) {
+            if late && !retaken {
                 turn.quota.give_back(charge);
-                retaken |= is_late;
+                retaken = true;
                 continue;
             }
-            turn.sent = Some(charge.number);
+            turn.quota.restamp(charge, now);
             let waited = now.saturating_duration_since(turn.arrived_at);
             turn.quota.observe_wait(waited);
             return Ok(Permit { departed_at: now, waited });
@@ -243,7 +245,7 @@ impl Place {
         deadline: Instant,
     ) -> Option<(Duration, bool)> {
         let turn = self.0.as_ref()?;
-        let pause = turn.quota.throttled(turn.sent?, asked);
+        let pause = turn.quota.throttled(asked);
         let again = turn.quota.returns_by(turn.tenant, turn.ticket);
         let by = deadline.min(Instant::now() + WAIT_MAX);
         Some((pause, again < by))
@@ -251,10 +253,8 @@ impl Place {
 
     /// The upstream answered anything else.
     pub fn answered(&self) {
-        if let Some(turn) = &self.0
-            && let Some(charge) = turn.sent
-        {
-            turn.quota.answered(charge);
+        if let Some(turn) = &self.0 {
+            turn.quota.answered();
         }
     }
 }

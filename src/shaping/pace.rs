@@ -143,6 +143,14 @@ impl Pace {
         self.clear_at = self.clear_at.max(from);
     }
 
+    /// Takes back what [`Self::calm`] did, from `now` on. Whatever was sent before counts: the debt is
+    /// taken to be as large as it can be, and bursts come back within a window.
+    pub fn forget(&mut self, now: Duration) {
+        self.slow_until = Duration::ZERO;
+        self.bursts_from = self.bursts_from.min(now + self.memory);
+        self.clear_at = self.clear_at.min(now + self.interval * (self.debt_max + 1));
+    }
+
     /// Between two paced requests.
     #[must_use]
     pub const fn interval(&self) -> Duration {

@@ -139,9 +139,9 @@ impl Quota {
         self.began_at + state.schedule.leaves_by(now, ahead)
     }
 
-    /// The call leaves, later than it was let; false when it must not any more.
-    pub(super) fn restamp(&self, charge: Charge, now: Instant) -> bool {
-        self.lock().schedule.restamp(charge, self.since(now))
+    /// The call leaves later than it was let.
+    pub(super) fn restamp(&self, charge: Charge, now: Instant) {
+        self.lock().schedule.restamp(charge, self.since(now));
     }
 
     /// The call does not leave: the next may.
@@ -162,22 +162,31 @@ impl Quota {
         (!rest.is_zero()).then_some(rest)
     }
 
-    /// The upstream refused the call with this charge: nothing leaves until it may.
-    pub(super) fn throttled(&self, charge: u64, asked: Option<Duration>) -> Duration {
+    /// The upstream refused a call: nothing leaves until it may.
+    pub(super) fn throttled(&self, asked: Option<Duration>) -> Duration {
         let now = self.since(Instant::now());
         let mut state = self.lock();
-        let until = state.schedule.throttled(now, charge, asked);
+        let until = state.schedule.throttled(now, asked);
         // Those who cannot wait that long are told now.
         state.queue.iter().for_each(|woken| woken.notify_one());
         until.saturating_sub(now)
     }
 
-    /// The upstream took the call with this charge.
-    pub(super) fn answered(&self, charge: u64) {
+    /// The upstream took a call.
+    pub(super) fn answered(&self) {
+        let now = self.since(Instant::now());
         let mut state = self.lock();
-        if state.schedule.answered(charge) {
+        if state.schedule.answered(now) {
             state.wake_next();
         }
+    }
+
+    /// Forgets what the upstream's answers taught.
+    pub(super) fn forget(&self) {
+        let now = self.since(Instant::now());
+        let mut state = self.lock();
+        state.schedule.forget(now);
+        state.wake_next();
     }
 
     /// When a charge was made.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::pace::{Pace, Start, Terms};
-use super::pause::{Pause, Throttle};
+use super::pause::Pause;
 
 /// How long the rate is half of what it could be after a pause.
 const SLOW: Duration = Duration::from_secs(5);
@@ -32,8 +32,7 @@ struct Also {
 pub struct Charge {
     /// When.
     pub at: Duration,
-    /// Counted from 1.
-    pub number: u64,
+    number: u64,
 }
 
 impl Schedule {
@@ -63,30 +62,24 @@ impl Schedule {
             also.envelope.count(now);
         }
         self.pace.charge(now);
+        self.pause.sent(now);
         self.charges += 1;
-        self.pause.sent(self.charges, now);
         Ok(Charge { at: now, number: self.charges })
     }
 
-    /// The request leaves a little later than it was charged. False when the upstream asked for
-    /// silence meanwhile: it must not leave.
-    #[must_use]
-    pub fn restamp(&mut self, charge: Charge, now: Duration) -> bool {
-        if self.pause.overtook(charge.number, now) {
-            return false;
-        }
+    /// The request leaves a little later than it was charged.
+    pub fn restamp(&mut self, charge: Charge, now: Duration) {
         self.pace.restamp(charge.at, now);
         if let Some(also) = &mut self.also {
             also.envelope.uncount(charge.at);
             also.envelope.count(now);
         }
-        true
     }
 
     /// The request does not leave.
     pub fn give_back(&mut self, charge: Charge) {
         self.pace.give_back(charge.at, charge.number == self.charges);
-        self.pause.not_sent(charge.number);
+        self.pause.not_sent();
         if let Some(also) = &mut self.also {
             also.envelope.uncount(charge.at);
         }
@@ -108,20 +101,23 @@ impl Schedule {
         paced.max(paused.saturating_add(counted))
     }
 
-    /// The upstream answered `429` to the request with this charge (0: to one of another schedule's),
-    /// with this `Retry-After`. Gives the moment until which nothing leaves.
-    pub fn throttled(&mut self, now: Duration, number: u64, asked: Option<Duration>) -> Duration {
+    /// The upstream answered `429`. Gives the moment until which nothing leaves.
+    pub fn throttled(&mut self, now: Duration, asked: Option<Duration>) -> Duration {
         let least = self.pace.leaves_by(now, 0).saturating_sub(now).max(self.pace.interval());
-        let throttle = Throttle { number, newest: self.charges, asked, least };
-        let until = self.pause.throttled(now, throttle);
+        let until = self.pause.throttled(now, asked, least);
         self.pace.calm(until, SLOW);
         until
     }
 
-    /// The upstream answered the request with this charge otherwise: true when that ends the wait of
-    /// others.
-    pub const fn answered(&mut self, number: u64) -> bool {
-        self.pause.answered(number)
+    /// The upstream answered otherwise: true when that ends the wait of others.
+    pub fn answered(&mut self, now: Duration) -> bool {
+        self.pause.answered(now)
+    }
+
+    /// Forgets the upstream's refusals, not what was sent.
+    pub fn forget(&mut self, now: Duration) {
+        self.pause.forget();
+        self.pace.forget(now);
     }
 
     /// Until when the upstream wants silence; in the past where it does not.
@@ -182,13 +178,24 @@ mod tests {
     fn a_throttle_is_silence_then_a_probe_then_half_the_rate() {
         let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
         assert_eq!(leave(&mut schedule, ms(0), 10), [ms(0); 10]);
-        assert_eq!(schedule.throttled(ms(100), 7, Some(ms(9_000))), ms(10_100));
+        assert_eq!(schedule.throttled(ms(100), Some(ms(9_000))), ms(10_100));
         assert_eq!(leave(&mut schedule, ms(200), 1), [ms(10_100)]);
-        assert!(!schedule.answered(9), "it left before the pause");
         assert!(schedule.admit(ms(11_500)).is_err(), "the probe's answer is awaited");
-        assert!(schedule.answered(11));
+        assert!(schedule.answered(ms(11_600)));
         let left = leave(&mut schedule, ms(11_600), 3);
         assert!(left[2] - left[1] > ms(1200), "{left:?}");
+    }
+
+    #[test]
+    fn a_throttle_that_is_forgotten_is_no_pause_and_what_was_sent_still_counts() {
+        let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
+        let mut left = leave(&mut schedule, ms(0), 20);
+        schedule.throttled(ms(100), Some(ms(600_000)));
+        schedule.forget(ms(200));
+        left.extend(leave(&mut schedule, ms(200), 180));
+        assert!(left[20] < ms(20_000), "{:?}", left[20]);
+        let window = ms(60_250);
+        assert!(left.windows(101).all(|all| all[100] - all[0] >= window), "{left:?}");
     }
 
     #[test]

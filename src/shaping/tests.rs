@@ -176,46 +176,6 @@ async fn a_429_holds_the_whole_quota_and_tells_those_who_cannot_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_left_before_a_pause_and_ends_late_is_not_its_probe() {
-    let shaper = shaper();
-    let deadline = Instant::now() + s(90);
-    let (mut slow, mut held, mut first) =
-        (placed(&shaper).await, placed(&shaper).await, placed(&shaper).await);
-    let _sent = slow.depart(deadline).await.unwrap();
-    let _sent = first.depart(deadline).await.unwrap();
-    held.ready(deadline).await.unwrap();
-    assert_eq!(first.throttled(Some(s(9)), deadline), Some((s(10), true)));
-    let began = Instant::now();
-    let mut probe = placed(&shaper).await;
-    let _sent = probe.depart(deadline).await.unwrap();
-    assert!(began.elapsed() >= s(10));
-    let mut waiting = JoinSet::new();
-    waiting.spawn(call(Arc::clone(&shaper), 0));
-    let probed = Instant::now();
-    slow.answered();
-    drop(held);
-    settle().await;
-    assert!(waiting.try_join_next().is_none(), "the probe is still out");
-    assert!(probed.elapsed() < s(2), "{:?}", probed.elapsed());
-    probe.answered();
-    waiting.join_next().await.unwrap().unwrap().unwrap();
-    assert!(probed.elapsed() < s(4), "{:?}", probed.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_permit_that_was_taken_before_a_pause_is_not_used_in_it() {
-    let shaper = shaper();
-    let deadline = Instant::now() + s(90);
-    let (mut first, mut next) = (placed(&shaper).await, placed(&shaper).await);
-    let _sent = first.depart(deadline).await.unwrap();
-    next.ready(deadline).await.unwrap();
-    let began = Instant::now();
-    first.throttled(Some(s(9)), deadline);
-    let _sent = next.depart(deadline).await.unwrap();
-    assert!(began.elapsed() >= s(10), "{:?}", began.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_reload_keeps_the_schedule_of_an_equal_quota_and_trusts_no_changed_one() {
     let config = |limit: &str, tenant: &str| {
         let text = format!(
@@ -253,8 +213,7 @@ async fn a_reload_does_not_end_the_upstreams_pause() {
     };
     let (metrics, before) = (Metrics::new().unwrap(), config("600/min"));
     let shaper = Shaper::new(&before, &metrics);
-    let mut place = placed(&shaper).await;
-    let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
+    let place = shaper.admit(Some("q"), 0, Instant::now() + s(30)).unwrap();
     place.throttled(Some(s(60)), Instant::now() + s(30));
     let renewed = shaper.renewed(&before, &config("700/min"), &metrics);
     let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();

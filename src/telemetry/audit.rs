@@ -1,4 +1,5 @@
-//! One audit line for each call: who called, with which credential, and how it ended.
+//! One audit line for each call: who called, with which credential, and how it ended. And one for
+//! each thing that an operator changed, or tried to.
 //!
 //! The token appears as a keyed fingerprint only; no path, no query and no header is written.
 
@@ -53,6 +54,12 @@ pub fn write(line: &Line<'_>) {
         duration_ms = millis(line.duration),
         token_wait_ms = millis(line.token_wait),
     );
+}
+
+/// Writes what an operator asked for: `verb` of `name`, a configured one or empty, and the `status`
+/// of the answer.
+pub fn write_verb(verb: &str, name: &str, status: u16) {
+    tracing::info!(target: "audit", verb, name, status);
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -8,13 +8,15 @@
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
 use std::panic;
+use std::sync::Arc;
 
+use tokio::sync::watch;
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::Metrics;
 use crate::config::model::{AuditSink, Log, LogFormat, LogLevel};
@@ -28,6 +30,35 @@ const LINES_MAX: usize = 16_384;
 pub struct Logging {
     _guards: Vec<WorkerGuard>,
     dropped: DroppedLines,
+    level: LevelSwitch,
+}
+
+/// Changes which lines are written, while the process runs. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct LevelSwitch {
+    filter: reload::Handle<Targets, Registry>,
+    level: Arc<watch::Sender<LogLevel>>,
+}
+
+impl LevelSwitch {
+    /// The least severe line that is written now.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        *self.level.borrow()
+    }
+
+    /// From now on lines of `level` and above are written. Gives the level before.
+    ///
+    /// Of our own lines alone, as at the start: those of other crates could hold anything.
+    pub fn set(&self, level: LogLevel) -> LogLevel {
+        let mut before = level;
+        self.level.send_modify(|now| {
+            before = std::mem::replace(now, level);
+            // Fails only without a subscriber, and ours lives as long as the process.
+            drop(self.filter.reload(targets(level)));
+        });
+        before
+    }
 }
 
 /// How many lines were dropped, by stream.
@@ -68,17 +99,11 @@ impl Logging {
     /// # Errors
     /// See [`LoggingError`].
     pub fn start(log: &Log, metrics: &Metrics) -> Result<Self, LoggingError> {
-        let mut logging = Self { _guards: Vec::new(), dropped: DroppedLines::default() };
+        let (targets, filter) = reload::Layer::new(targets(log.level));
+        let level = LevelSwitch { filter, level: Arc::new(watch::Sender::new(log.level)) };
+        let mut logging = Self { _guards: Vec::new(), dropped: DroppedLines::default(), level };
         let stderr = logging.queue("log", io::stderr());
         let text = log.format.map_or_else(|| io::stderr().is_terminal(), |f| f == LogFormat::Text);
-        let targets = Targets::new()
-            .with_default(LevelFilter::WARN)
-            .with_targets(
-                ["pingora", "pingora_core", "pingora_proxy", "pingora_pool"]
-                    .map(|t| (t, LevelFilter::OFF)),
-            )
-            .with_target("datapulse_sidecar", level(log.level))
-            .with_target("audit", LevelFilter::OFF);
         let format = tracing_subscriber::fmt::layer().with_writer(stderr.clone());
         let lines: Box<dyn Layer<Registry> + Send + Sync> = if text {
             Box::new(
@@ -123,6 +148,12 @@ impl Logging {
         self.dropped.clone()
     }
 
+    /// What changes the level while the process runs.
+    #[must_use]
+    pub fn level_switch(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+
     fn queue(&mut self, name: &'static str, to: impl Write + Send + 'static) -> NonBlocking {
         let (writer, guard) =
             NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(to);
@@ -130,6 +161,18 @@ impl Logging {
         self._guards.push(guard);
         writer
     }
+}
+
+/// Which log lines are written.
+fn targets(own: LogLevel) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_targets(
+            ["pingora", "pingora_core", "pingora_proxy", "pingora_pool"]
+                .map(|t| (t, LevelFilter::OFF)),
+        )
+        .with_target("datapulse_sidecar", level(own))
+        .with_target("audit", LevelFilter::OFF)
 }
 
 const fn level(level: LogLevel) -> LevelFilter {

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub credential_state: IntGaugeVec,
     /// When the token in use expires, Unix seconds; 0 where it does not; by `credential`.
     pub credential_expiry: GaugeVec,
+    /// 1 while an operator has paused the credential, by `credential`.
+    pub credential_paused: IntGaugeVec,
     /// How many different tokens there have been, by `credential`.
     pub credential_generation: IntGaugeVec,
     /// Tries to get a token, by `credential`, `outcome`, `reason`.
@@ -49,6 +51,8 @@ pub struct Metrics {
     pub config_reloads: IntCounterVec,
     /// When the configuration in force was read, Unix seconds.
     pub config_last_reload: IntGauge,
+    /// Changes that operators asked for, by `verb`, `status`.
+    pub admin_verbs: IntCounterVec,
     /// Panics that were caught; anything but 0 is a bug.
     pub panics: IntCounter,
     /// Log and audit lines that were dropped because the reader of the stream was too slow, by
@@ -105,11 +109,8 @@ impl Metrics {
                 &["credential", "state"],
             )?,
             credential_expiry: family.credential_expiry()?,
-            credential_generation: family.gauges(
-                "credential_generation",
-                "How many different tokens there have been",
-                &["credential"],
-            )?,
+            credential_paused: family.credential_paused()?,
+            credential_generation: family.credential_generation()?,
             credential_refreshes: family.counters(
                 "credential_refreshes_total",
                 "Tries to get a token",
@@ -120,6 +121,7 @@ impl Metrics {
             store_writes: family.counters("store_writes_total", "Writes", &["store", "outcome"])?,
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,
             config_last_reload: family.config_last_reload()?,
+            admin_verbs: family.admin_verbs()?,
             panics: family.counter("panics_total", "Panics caught; each is a bug")?,
             lines_dropped: family.counters(
                 "log_lines_dropped_total",
@@ -145,6 +147,7 @@ impl Metrics {
             drop(self.credential_state.remove_label_values(&[name, state]));
         }
         drop(self.credential_expiry.remove_label_values(&[name]));
+        drop(self.credential_paused.remove_label_values(&[name]));
         drop(self.credential_generation.remove_label_values(&[name]));
     }
 
@@ -213,6 +216,20 @@ impl Families {
         let help = "When the token in use expires, 0 where it does not";
         let opts = opts("credential_expiry_timestamp_seconds", help);
         self.add(GaugeVec::new(opts, &["credential"])?)
+    }
+
+    fn credential_paused(&self) -> Result<IntGaugeVec, prometheus::Error> {
+        self.gauges("credential_paused", "1 while an operator has paused it", &["credential"])
+    }
+
+    fn credential_generation(&self) -> Result<IntGaugeVec, prometheus::Error> {
+        let help = "How many different tokens there have been";
+        self.gauges("credential_generation", help, &["credential"])
+    }
+
+    fn admin_verbs(&self) -> Result<IntCounterVec, prometheus::Error> {
+        let help = "Changes that operators asked for";
+        self.counters("admin_verbs_total", help, &["verb", "status"])
     }
 
     fn config_last_reload(&self) -> Result<IntGauge, prometheus::Error> {

@@ -16,6 +16,7 @@ mod bodies;
 mod tokens;
 mod rotation;
 mod reload;
+mod operating;
 mod quotas;
 mod hostile_upstream;
 mod secrets;

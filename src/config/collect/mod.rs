@@ -221,6 +221,13 @@ pub(super) fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean \"{name}\"?"))
 }
 
+/// The end of a sentence that says that there is no such name: the one that was meant, if it can be
+/// known. What was given is not repeated.
+#[must_use]
+pub fn suggestion<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>) -> String {
+    did_you_mean(nearest(given, valid))
+}
+
 /// The valid name that is near enough for what was given to be a slip of the keyboard.
 pub(super) fn nearest<'n>(
     given: &str,

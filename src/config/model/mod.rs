@@ -19,6 +19,8 @@ pub use credential::{ClientCredentials, Credential, CredentialKind, Level, Quota
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
 pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
 
+use crate::secret::SecretRef;
+
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -42,6 +44,8 @@ pub struct Config {
     pub health_listen: SocketAddr,
     /// Where operators look; loopback only.
     pub admin_listen: SocketAddr,
+    /// What operators send to change something; without it nobody can.
+    pub admin_token: Option<SecretRef>,
     /// What is written where.
     pub log: Log,
     /// How long `/startupz` waits for the `required` credentials.

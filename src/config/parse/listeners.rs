@@ -8,6 +8,7 @@ use super::tenants::Tenants;
 use crate::config::collect::join;
 use crate::config::model::{Listener, Socket};
 use crate::config::raw::{self, Raw};
+use crate::secret::SecretRef;
 
 impl Checker<'_> {
     /// The listeners where apps call.
@@ -150,6 +151,12 @@ impl Checker<'_> {
             self.error("admin.listen", "the admin listener is for this machine: 127.0.0.1:PORT");
         }
         Some((health?, admin?))
+    }
+
+    /// What operators send to change something.
+    pub(super) fn admin_token(&mut self, raw: &Raw) -> Option<SecretRef> {
+        let token = raw.admin.as_ref()?.token.as_deref()?;
+        self.secret("admin.token", token)
     }
 
     /// Notes each port that is asked for twice, on whatever address: which of two listeners

@@ -14,7 +14,7 @@ mod upstream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::collect::{Places, Problem, did_you_mean, join, nearest};
+use super::collect::{Places, Problem, join, suggestion};
 use super::model::Config;
 use super::raw::{Raw, Span};
 
@@ -65,6 +65,7 @@ impl Checker<'_> {
         let auth = self.auth(raw);
         let policy = self.policy(raw.policy.as_deref(), auth.as_ref());
         let own_listeners = self.own_listeners(raw);
+        let admin_token = self.admin_token(raw);
         self.same_ports();
         self.same_sockets(listeners.as_deref());
         let log = self.log(raw.log.as_ref());
@@ -82,6 +83,7 @@ impl Checker<'_> {
             policy: policy?,
             health_listen,
             admin_listen,
+            admin_token,
             log: log?,
             startup_timeout: startup_timeout?,
             drain: drain?,
@@ -168,7 +170,7 @@ impl Checker<'_> {
         given: &str,
         names: impl IntoIterator<Item = &'n str>,
     ) {
-        let meant = did_you_mean(nearest(given, names));
+        let meant = suggestion(given, names);
         self.error(path, format!("there is no {noun} of this name{meant}"));
     }
 

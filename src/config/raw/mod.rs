@@ -45,7 +45,6 @@ pub const NOT_YET: &[&str] = &[
     "tenants[].weight",
     "tenants[].limit",
     "webhooks",
-    "admin.token",
 ];
 
 /// The configuration of datapulse-sidecar.
