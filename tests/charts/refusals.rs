@@ -1,0 +1,151 @@
+//! Values that could only go wrong later are refused by a sentence that says what to do.
+
+use std::fs;
+
+use crate::support::{Helm, path};
+
+/// Values on top of the chart's `ci/default-values.yaml`, and what the error has to say.
+#[track_caller]
+fn check(chart: &str, values: &str, sentence: &str) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("values.yaml");
+    fs::write(&file, values).expect("written");
+    let base = format!("{chart}/ci/default-values.yaml");
+    for helm in Helm::BOTH {
+        let mut args = vec!["--values", &base, "--values", path(&file)];
+        if chart.ends_with("injector") {
+            args.extend(["--set", "injector.enabled=true"]);
+        }
+        match helm.template(chart, &args) {
+            Ok(_) => panic!("{helm:?} takes {values:.200}"),
+            Err(said) => assert!(said.contains(sentence), "{helm:?}: {values:.200}: {said:.2000}"),
+        }
+    }
+}
+
+fn gateway(values: &str, sentence: &str) {
+    check("datapulse-sidecar", values, sentence);
+}
+
+fn injector(values: &str, sentence: &str) {
+    check("datapulse-sidecar-injector", values, sentence);
+}
+
+fn embedded(values: &str, sentence: &str) {
+    check("examples", values, sentence);
+}
+
+#[test]
+fn replicas_that_do_not_know_of_each_other_need_a_share() {
+    gateway(
+        "share: ''\n",
+        "2 replicas that do not know of each other would each use the whole quota",
+    );
+    gateway(
+        "gateway: {autoscaling: {enabled: true}}\n",
+        "set config.shaping.fleet, or switch autoscaling off",
+    );
+    embedded("sidecar: {share: ''}\n", "set share (auto: one part of replicas and surge)");
+    injector(
+        "injector: {profiles: {default: {config: {quotas: {business: {share: null}}}}}}\n",
+        "the pods of a profile cannot be counted",
+    );
+    embedded("sidecar: {share: half}\n", "share: expected auto or a fraction such as 1/3");
+}
+
+#[test]
+fn a_gateway_has_a_certificate_and_a_token_for_its_callers() {
+    gateway(
+        "gateway: {tls: {existingSecret: ''}}\n",
+        "gateway.tls.existingSecret is empty: apps reach the gateway over the network",
+    );
+    gateway(
+        "gateway: {callerToken: {existingSecret: ''}}\n",
+        "whoever reaches the gateway could use your credentials",
+    );
+}
+
+#[test]
+fn an_image_is_named_in_one_way() {
+    gateway("image: {repository: ''}\n", "image.repository is empty: name the registry");
+    embedded("sidecar: {image: {repository: 'registry.example/a:1'}}\n", "holds a tag or digest");
+    embedded("sidecar: {image: {digest: abc}}\n", "expected sha256: and 64 hexadecimal digits");
+}
+
+#[test]
+fn a_configuration_comes_from_one_place() {
+    gateway("existingConfigMap: own\n", "existingConfigMap and config are both set");
+    embedded("sidecar: {config: {credentials: []}}\n", "config.credentials is empty");
+    injector(
+        "injector: {profiles: {other: {existingConfigMap: own}}}\n",
+        "a policy cannot put a ConfigMap into each namespace",
+    );
+}
+
+#[test]
+fn vault_is_told_how_to_log_in() {
+    embedded(
+        "sidecar: {vault: {address: 'http://vault'}}\n",
+        "secrets do not travel in plain text",
+    );
+    embedded(
+        "sidecar: {vault: {auth: {method: ldap}}}\n",
+        "expected kubernetes, jwt, approle or token",
+    );
+    embedded(
+        "sidecar: {vault: {auth: {kubernetes: {role: ''}}}}\n",
+        "vault.auth.kubernetes.role is empty",
+    );
+    embedded(
+        "sidecar: {vault: {auth: {kubernetes: {audience: ''}}}}\n",
+        "could be used at the API server",
+    );
+    embedded("sidecar: {vault: {auth: {method: approle}}}\n", "give roleId, and existingSecret");
+    embedded("sidecar: {vault: {auth: {method: token}}}\n", "name the Secret that holds the token");
+}
+
+#[test]
+fn a_misspelt_key_is_told_with_those_that_there_are() {
+    gateway("replicas: 3\n", "replicas");
+    embedded("sidecar: {vualt: {}}\n", "there is no key `vualt`; known are aws, config,");
+    injector("injector: {profiles: {default: {imagge: {}}}}\n", "imagge");
+    injector("guard: {action: Maybe}\n", "action");
+    gateway("metrics: {podMonitor: {enabled: perhaps}}\n", "podMonitor");
+}
+
+#[test]
+fn names_that_would_clash_are_refused() {
+    embedded("sidecar: {extraEnv: [{name: POD_NAME, value: x}]}\n", "POD_NAME is set twice");
+    embedded(
+        "sidecar: {extraVolumes: [{name: datapulse-sidecar-state, emptyDir: {}}]}\n",
+        "is a volume of the sidecar's own",
+    );
+    injector("injector: {profiles: {embedded: {}}}\n", "`embedded` cannot be a profile's name");
+    injector("injector: {profiles: {Big_One: {}}}\n", "`Big_One` cannot be a profile's name");
+}
+
+#[test]
+fn what_would_lead_nowhere_is_refused() {
+    gateway(
+        "networkPolicy: {enabled: true, clients: {podSelector: {matchLabels: {a: b}}}}\n",
+        "the gateway could reach neither DataPulse nor a store",
+    );
+    gateway(
+        "networkPolicy: {enabled: true, egress: [{}]}\n",
+        "say which pods may call the gateway",
+    );
+    gateway("webhooks: {httpRoute: {enabled: true}}\n", "config.webhooks.listen has no port");
+    gateway("aws: {region: eu-west-1, identity: irsa}\n", "aws.irsa.roleArn is empty");
+    gateway("gateway: {strategy: {maxSurge: 25%}}\n", "maxSurge");
+}
+
+#[test]
+fn a_configuration_that_no_policy_can_carry_is_refused() {
+    let rules: String = (0..2500)
+        .map(|n| format!("{{methods: [ANY], path: /v1/reports/{n}, level: read_only}}, "))
+        .collect();
+    injector(
+        &format!("injector: {{profiles: {{default: {{config: {{policy: [{rules}]}}}}}}}}\n"),
+        "Kubernetes takes 100000 characters",
+    );
+}
