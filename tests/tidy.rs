@@ -14,7 +14,7 @@ const LINES_MAX: usize = 300;
 
 /// Who may open a secret, and what for. A new line here is what a reviewer looks at first.
 const EXPOSING: &[(&str, &str)] = &[
-    ("src/secret.rs", "defines it"),
+    ("src/secret/", "defines it"),
     ("src/store/", "takes one field out of a JSON document"),
     ("src/credential/kind/", "a stored secret becomes a token, or is sent to its issuer"),
     ("src/credential/oauth/", "the request to the token endpoint"),

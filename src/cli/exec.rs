@@ -126,9 +126,10 @@ fn broken() -> Failure {
 fn secret_variables(config: &Config) -> Vec<String> {
     let secrets = config.credentials.iter().map(|credential| credential.kind.secret());
     let secrets = secrets.chain(&config.admin_token);
-    let names = secrets.filter_map(|at| match at {
+    let stores = config.stores.vault.iter().filter_map(|vault| vault.auth.secret());
+    let names = secrets.chain(stores).filter_map(|at| match at {
         SecretRef::Env { name } => Some(name.clone()),
-        SecretRef::File { .. } => None,
+        _ => None,
     });
     names.collect()
 }

@@ -160,6 +160,7 @@ impl MintError {
 
     const fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Store(error) => error.retry_after(),
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }

@@ -10,7 +10,7 @@ use super::schedule::Reason;
 use super::verify::Verifier;
 use super::{MintError, Minted, TokenSource};
 use crate::secret::SecretValue;
-use crate::store::{SecretWatch, StoreError};
+use crate::store::{Claim, SecretVersion, SecretWatch, StoreError};
 use crate::telemetry::error_chain;
 
 /// Where one credential's tokens come from, and which of its secrets is trusted.
@@ -28,6 +28,8 @@ pub(super) struct Supply {
     passed_over: Option<SecretValue>,
     /// The status that `passed_over` was rejected with.
     rejected_with: Option<u16>,
+    /// The issuer's last answer was about the secret: by now the store may hold another one.
+    is_refused: bool,
 }
 
 impl Supply {
@@ -45,6 +47,7 @@ impl Supply {
             accepted: None,
             passed_over: None,
             rejected_with: None,
+            is_refused: false,
         }
     }
 
@@ -67,8 +70,13 @@ impl Supply {
     ///
     /// Cancel-safe but for what was renewed and not yet given back.
     pub(super) async fn mint(&mut self, reason: Reason, works: bool) -> Result<Minted, MintError> {
-        let found = self.stored.read().await.map(|found| found.value);
-        let secret = self.choose(found.as_ref(), reason);
+        let is_doubted = matches!(reason, Reason::Rejected | Reason::Asked);
+        let found = if std::mem::take(&mut self.is_refused) || is_doubted {
+            self.stored.read().await
+        } else {
+            self.stored.recall().await
+        };
+        let secret = self.choose(found.as_ref().map(|found| &found.value), reason);
         let Some(secret) = secret else {
             return Err(found.err().map_or(MintError::Timeout, MintError::Store));
         };
@@ -80,7 +88,12 @@ impl Supply {
             {
                 return Err(self.turn_down(secret, status));
             }
-            outcome => outcome?,
+            Err(error) => {
+                self.is_refused = matches!(&error, MintError::Refused { status, code, .. }
+                    if is_about_the_secret(*status, *code));
+                return Err(error);
+            }
+            Ok(minted) => minted,
         };
         if replaces
             && works
@@ -140,10 +153,11 @@ impl Supply {
 
     /// Has a renewed token in the place of the one that it came from, also in the store if that can
     /// be written to.
-    async fn keep(&mut self, found: Result<SecretValue, StoreError>, renewed: &SecretValue) {
+    async fn keep(&mut self, found: Result<SecretVersion, StoreError>, renewed: &SecretValue) {
         self.accepted = Some(renewed.clone());
         // What was rejected is the operator's; it is not ours to write over.
         let Some(old) = found.ok().filter(|_| self.rejected_with.is_none()) else { return };
+        let old = Claim::by_version(old);
         match self.stored.replace(&old, renewed).await {
             Ok(()) => self.passed_over = None,
             // What somebody else put there is used next.
@@ -154,7 +168,7 @@ impl Supply {
                     cause = error_chain(&error),
                     "a renewed token is in use and cannot be written back: a restart will not find it"
                 );
-                self.passed_over = Some(old);
+                self.passed_over = Some(old.held.value);
             }
         }
     }
@@ -178,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::secret::SecretRef;
-    use crate::store::{self, SecretStore, SecretVersion};
+    use crate::store::{self, SecretStore};
 
     fn value(text: &str) -> SecretValue {
         SecretValue::new(text.into())
@@ -203,16 +217,16 @@ mod tests {
         async fn replace(
             &self,
             at: &SecretRef,
-            old: &SecretValue,
+            claim: &Claim,
             new: &SecretValue,
-        ) -> Result<(), StoreError> {
+        ) -> Result<SecretVersion, StoreError> {
             if !self.is_writable {
                 return Err(StoreError::ReadOnly { at: at.clone() });
             }
             let mut text = self.text.lock();
-            assert_eq!(text.as_deref(), old.expose_str());
+            assert_eq!(text.as_deref(), claim.held.value.expose_str());
             *text = new.expose_str().map(str::to_owned);
-            Ok(())
+            Ok(SecretVersion { value: new.clone(), version: None })
         }
     }
 

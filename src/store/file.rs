@@ -3,16 +3,15 @@
 //! Symbolic links are followed (Kubernetes swaps them). Only regular files are opened: a pipe would
 //! block for ever. A file that is being written to is read once it has come to rest.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::{SecretStore, SecretVersion, StoreError};
+use super::json::{field, with_field};
+use super::lock::FolderLock;
+use super::{Claim, SecretStore, SecretVersion, StoreError};
 use crate::files;
 use crate::secret::{SECRET_BYTES_MAX, SecretProblem, SecretRef, SecretValue};
 
@@ -40,15 +39,53 @@ impl SecretStore for FileStore {
         blocking(at, read).await
     }
 
+    async fn claim(&self, at: &SecretRef, old: &SecretVersion) -> Result<Claim, StoreError> {
+        let old = old.clone();
+        blocking(at, move |at| {
+            let lock = lock(at)?;
+            if read(at)?.value != old.value {
+                return Err(StoreError::Conflict { at: at.clone() });
+            }
+            Ok(Claim { lock: Some(lock), ..Claim::by_version(old) })
+        })
+        .await
+    }
+
     async fn replace(
         &self,
         at: &SecretRef,
-        old: &SecretValue,
+        claim: &Claim,
         new: &SecretValue,
-    ) -> Result<(), StoreError> {
-        let (old, new) = (old.clone(), new.clone());
-        blocking(at, move |at| replace(at, &old, &new)).await
+    ) -> Result<SecretVersion, StoreError> {
+        let is_locked = claim.lock.is_some();
+        let (old, new) = (claim.held.value.clone(), new.clone());
+        blocking(at, move |at| {
+            let _lock = if is_locked { None } else { Some(lock(at)?) };
+            replace(at, &old, &new)?;
+            Ok(SecretVersion { value: new, version: None })
+        })
+        .await
     }
+}
+
+/// The lock on the folder that the file is really in.
+fn lock(at: &SecretRef) -> Result<FolderLock, StoreError> {
+    let SecretRef::File { path, .. } = at else {
+        return Err(StoreError::OtherStore { at: at.clone() });
+    };
+    let locked = folder_of(path).and_then(|(folder, _)| FolderLock::try_new(&folder));
+    match locked {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(StoreError::Claimed { at: at.clone() }),
+        Err(source) => Err(StoreError::Unwritable { at: at.clone(), source }),
+    }
+}
+
+/// Where a file is once its links are followed: its folder, and its path in there.
+fn folder_of(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let path = std::fs::canonicalize(path)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("/")).to_path_buf();
+    Ok((folder, path))
 }
 
 /// Runs file system calls where they hold up nobody.
@@ -78,32 +115,13 @@ fn replace(at: &SecretRef, old: &SecretValue, new: &SecretValue) -> Result<(), S
         None => SecretValue::new([new.expose(), b"\n"].concat()),
     };
     let write = || {
-        let path = std::fs::canonicalize(path)?;
-        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+        let (folder, path) = folder_of(path)?;
         let mut file = tempfile::Builder::new().prefix(".datapulse-").tempfile_in(folder)?;
         file.write_all(content.expose())?;
         file.as_file().sync_all()?;
         file.persist(&path).map(drop).map_err(|error| error.error)
     };
     write().map_err(|source| StoreError::Unwritable { at: at.clone(), source })
-}
-
-/// The JSON object with one field changed; the others stay.
-fn with_field(
-    at: &SecretRef,
-    content: &SecretValue,
-    key: &str,
-    new: &SecretValue,
-) -> Result<SecretValue, StoreError> {
-    let not_json = || StoreError::NotJson { at: at.clone() };
-    let Ok(mut fields) =
-        serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(content.expose())
-    else {
-        return Err(not_json());
-    };
-    let text = new.expose_str().ok_or_else(not_json)?;
-    fields.insert(key.to_owned(), text.into());
-    serde_json::to_vec(&fields).map(SecretValue::new).map_err(|_unwritable| not_json())
 }
 
 fn read(at: &SecretRef) -> Result<SecretVersion, StoreError> {
@@ -140,53 +158,6 @@ fn read_capped(at: &SecretRef, path: &Path) -> Result<SecretValue, StoreError> {
         return Err(StoreError::Unusable { at: at.clone(), problem: SecretProblem::TooLarge });
     }
     Ok(content)
-}
-
-/// One top-level string of a JSON object. serde's own errors are dropped: they quote values.
-fn field(at: &SecretRef, content: &SecretValue, key: &str) -> Result<Vec<u8>, StoreError> {
-    let mut json = serde_json::Deserializer::from_slice(content.expose());
-    let Ok(found) = OneField(key).deserialize(&mut json) else {
-        return Err(StoreError::NotJson { at: at.clone() });
-    };
-    if json.end().is_err() {
-        return Err(StoreError::NotJson { at: at.clone() });
-    }
-    match found {
-        Some(serde_json::Value::String(text)) => Ok(text.into_bytes()),
-        Some(_) => Err(StoreError::NotAString { at: at.clone() }),
-        None => Err(StoreError::NoSuchKey { at: at.clone() }),
-    }
-}
-
-/// Picks one key of an object and builds nothing of its neighbours, which may be secrets too.
-struct OneField<'k>(&'k str);
-
-impl<'de> DeserializeSeed<'de> for OneField<'_> {
-    type Value = Option<serde_json::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for OneField<'_> {
-    type Value = Option<serde_json::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key != self.0 {
-                map.next_value::<IgnoredAny>()?;
-            } else if found.replace(map.next_value()?).is_some() {
-                return Err(A::Error::custom("the key is there twice"));
-            }
-        }
-        Ok(found)
-    }
 }
 
 #[cfg(test)]
@@ -287,14 +258,15 @@ mod tests {
         symlink(&file, &link).unwrap();
         let at = SecretRef::File { path: link.clone(), key: key.map(str::to_owned) };
         let value = |text: &str| SecretValue::new(text.into());
-        let done = FileStore.replace(&at, &value(old), &value("n3w")).await;
+        let old = SecretVersion { value: value(old), version: None };
+        let done = FileStore.replace(&at, &Claim::by_version(old), &value("n3w")).await;
         if done.is_ok() {
             assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
             let mode = std::fs::metadata(&file).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
-        done.map(|()| std::fs::read_to_string(&file).unwrap()).map_err(|error| error.kind())
+        done.map(|_| std::fs::read_to_string(&file).unwrap()).map_err(|error| error.kind())
     }
 
     #[tokio::test]
@@ -307,6 +279,30 @@ mod tests {
         assert_eq!(replaced(json, Some("absent"), "s3cr3t").await, Err("no_such_key"));
         let nowhere = "file:/proc/version".parse().unwrap();
         let value = SecretValue::new(b"s3cr3t".to_vec());
-        assert!(FileStore.replace(&nowhere, &value, &value).await.is_err());
+        let claim = Claim::by_version(SecretVersion { value: value.clone(), version: None });
+        assert!(FileStore.replace(&nowhere, &claim, &value).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn only_one_at_a_time_has_the_claim_and_it_ends_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "s3cr3t").unwrap();
+        let at = SecretRef::File { path, key: None };
+        let old = FileStore.read(&at).await.unwrap();
+        let claim = FileStore.claim(&at, &old).await.unwrap();
+        let kind =
+            async |old: &SecretVersion| FileStore.claim(&at, old).await.map_err(|e| e.kind());
+        assert_eq!(kind(&old).await.unwrap_err(), "claimed");
+        let new = SecretValue::new(b"n3w".to_vec());
+        let unclaimed = Claim::by_version(old.clone());
+        let error = FileStore.replace(&at, &unclaimed, &new).await.unwrap_err();
+        assert_eq!(error.kind(), "claimed");
+        FileStore.replace(&at, &claim, &new).await.unwrap();
+        drop(claim);
+        assert_eq!(kind(&old).await.unwrap_err(), "conflict", "what was claimed is spent");
+        let new = FileStore.read(&at).await.unwrap();
+        assert!(kind(&new).await.is_ok());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
     }
 }

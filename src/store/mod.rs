@@ -1,31 +1,87 @@
-//! Where secrets are kept: files and the environment, so far.
+//! Where secrets are kept: files and the environment, and what is configured beside them.
 //!
 //! A store hands out what is there now and keeps nothing; [`SecretWatch`] knows what was read last. No
 //! error holds a value or a part of one.
 
+mod error;
+mod json;
+mod lock;
 mod env;
 mod file;
+mod stores;
 mod watch;
 
 use std::fmt;
-use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 pub use env::EnvStore;
+pub use error::StoreError;
 pub use file::FileStore;
-pub use watch::{SecretWatch, SecretWatcher, Secrets, watched};
+pub use stores::{Remote, StoreReport, Stores};
+pub use watch::{SecretReport, SecretView, SecretWatch, SecretWatcher, Secrets, watched};
 
-use crate::secret::{SecretProblem, SecretRef, SecretValue};
-use crate::telemetry::Metrics;
+use crate::secret::{SecretRef, SecretValue};
+use lock::FolderLock;
+
+/// A claim ends by itself after this long: whoever holds one has spent it by then, or is dead.
+pub const CLAIM_LAPSE: Duration = Duration::from_secs(15);
+
+/// Tells the versions of one secret apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Version {
+    /// Counted up by the store: Vault's KV v2.
+    Number(u64),
+    /// A name that the store gave it: AWS.
+    Name(Arc<str>),
+}
+
+impl Version {
+    /// Whether it is certainly older than another one.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Number(this), Self::Number(that)) if this < that)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
 
 /// What a store holds under a name at this moment.
 #[derive(Debug, Clone)]
 pub struct SecretVersion {
     /// Fit for a header: see [`SecretValue::for_header`].
     pub value: SecretValue,
-    /// The store's own count of versions; `None` where it keeps none (files, environment).
-    pub version: Option<u64>,
+    /// `None` where the store keeps none (files, environment, KV v1).
+    pub version: Option<Version>,
+}
+
+/// The right to spend what a secret holds and to write its successor, which others see. Ends when it
+/// is dropped (files) or after [`CLAIM_LAPSE`].
+#[derive(Debug)]
+pub struct Claim {
+    /// What was claimed, by the version that the claim made of it.
+    pub held: SecretVersion,
+    /// Nothing is to be spent after this.
+    pub lapses_at: Instant,
+    lock: Option<FolderLock>,
+}
+
+impl Claim {
+    /// A claim that the store knows by the version it made of the secret.
+    #[must_use]
+    pub fn by_version(held: SecretVersion) -> Self {
+        Self { held, lapses_at: Instant::now() + CLAIM_LAPSE, lock: None }
+    }
 }
 
 /// A place where secrets are kept.
@@ -37,206 +93,51 @@ pub trait SecretStore: fmt::Debug + Send + Sync {
     /// Says which reference cannot be read and why.
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError>;
 
-    /// Writes `new` in the place of `old`, unless something else is there by now.
+    /// Which version is there now, without its value. `None`: that cannot be told, so read it.
     ///
     /// # Errors
-    /// Says why nothing was written: [`StoreError::ReadOnly`] for a store that is never written to.
-    async fn replace(
-        &self,
-        at: &SecretRef,
-        old: &SecretValue,
-        new: &SecretValue,
-    ) -> Result<(), StoreError> {
-        let _ = (old, new);
+    /// As [`Self::read`].
+    async fn version(&self, at: &SecretRef) -> Result<Option<Version>, StoreError> {
+        let _ = at;
+        Ok(None)
+    }
+
+    /// How often to look whether there is another version. `None`: the store tells by itself, or
+    /// nothing ever changes.
+    fn poll(&self, at: &SecretRef) -> Option<Duration> {
+        let _ = at;
+        None
+    }
+
+    /// Claims a secret by check-and-set, so that no other process spends it, unless it is another
+    /// one than `old` by now.
+    ///
+    /// # Errors
+    /// [`StoreError::Claimed`]: another process has it, so wait for what it writes;
+    /// [`StoreError::Conflict`]: read it again; [`StoreError::ReadOnly`] for a store that is never
+    /// written to.
+    async fn claim(&self, at: &SecretRef, old: &SecretVersion) -> Result<Claim, StoreError> {
+        let _ = old;
         Err(StoreError::ReadOnly { at: at.clone() })
     }
-}
 
-/// Why a secret cannot be read. Names the reference, never the value.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Nothing is there yet: create the file or set the variable, or correct the reference.
-    #[error("{at}: there is no such secret")]
-    Missing {
-        /// What was asked for.
-        at: SecretRef,
-    },
-    /// Something is there that this process may not read, or the disk failed: check the
-    /// permissions and the mount.
-    #[error("{at}: cannot be read")]
-    Unreadable {
-        /// What was asked for.
-        at: SecretRef,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A directory, a pipe or a device is in the place of the file: correct the path.
-    #[error("{at}: is not a regular file")]
-    NotAFile {
-        /// What was asked for.
-        at: SecretRef,
-    },
-    /// The reference has a `#key`, and the file is no JSON object (or names a key twice).
-    #[error("{at}: the file is not a JSON object")]
-    NotJson {
-        /// What was asked for.
-        at: SecretRef,
-    },
-    /// The JSON object has no such key at its top: correct the reference.
-    #[error("{at}: the file has no such key")]
-    NoSuchKey {
-        /// What was asked for.
-        at: SecretRef,
-    },
-    /// The key's value is null, a number, a list or an object: it must be a string.
-    #[error("{at}: the value is not a string")]
-    NotAString {
-        /// What was asked for.
-        at: SecretRef,
-    },
-    /// The value cannot work as a credential: write it again.
-    #[error("{at}: {problem}")]
-    Unusable {
-        /// What was asked for.
-        at: SecretRef,
-        /// What is wrong with it.
-        problem: SecretProblem,
-    },
-    /// The store cannot be written to: the environment. Keep what is renewed in a file.
-    #[error("{at}: this store cannot be written to")]
-    ReadOnly {
-        /// What was to be written.
-        at: SecretRef,
-    },
-    /// The system refused: make the folder writable for this process.
-    #[error("{at}: cannot be written")]
-    Unwritable {
-        /// What was to be written.
-        at: SecretRef,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Somebody else wrote another value meanwhile: theirs stays, and is used.
-    #[error("{at}: was changed by somebody else meanwhile")]
-    Conflict {
-        /// What was to be written.
-        at: SecretRef,
-    },
-    /// The reference belongs to another kind of store: a mistake of ours.
-    #[error("{at}: belongs to another store")]
-    OtherStore {
-        /// What was asked for.
-        at: SecretRef,
-    },
-}
-
-impl StoreError {
-    /// Whether it may go away without anybody changing what is stored.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreadable { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
-            Self::Missing { .. }
-            | Self::NotAFile { .. }
-            | Self::NotJson { .. }
-            | Self::NoSuchKey { .. }
-            | Self::NotAString { .. }
-            | Self::Unusable { .. }
-            | Self::ReadOnly { .. }
-            | Self::Unwritable { .. }
-            | Self::Conflict { .. }
-            | Self::OtherStore { .. } => false,
-        }
-    }
-
-    /// The kind as a metric label.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Missing { .. } => "missing",
-            Self::Unreadable { .. } => "unreadable",
-            Self::NotAFile { .. } => "not_a_file",
-            Self::NotJson { .. } => "not_json",
-            Self::NoSuchKey { .. } => "no_such_key",
-            Self::NotAString { .. } => "not_a_string",
-            Self::Unusable { .. } => "unusable",
-            Self::ReadOnly { .. } => "read_only",
-            Self::Unwritable { .. } => "unwritable",
-            Self::Conflict { .. } => "conflict",
-            Self::OtherStore { .. } => "other_store",
-        }
-    }
-}
-
-/// Every store, behind one face: picks the one that a reference names, and counts.
-#[derive(Debug)]
-pub struct Stores {
-    file: FileStore,
-    env: EnvStore,
-    metrics: Metrics,
-}
-
-impl Stores {
-    /// The stores of this process.
-    #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
-        Self { file: FileStore, env: EnvStore, metrics: metrics.clone() }
-    }
-
-    /// The store that a reference names, and what metrics call it.
-    fn of(&self, at: &SecretRef) -> (&'static str, &dyn SecretStore) {
-        match at {
-            SecretRef::File { .. } => ("file", &self.file),
-            SecretRef::Env { .. } => ("env", &self.env),
-        }
-    }
-}
-
-#[async_trait]
-impl SecretStore for Stores {
-    async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        let (label, store) = self.of(at);
-        let found = store.read(at).await;
-        let outcome = found.as_ref().map_or_else(StoreError::kind, |_| "ok");
-        self.metrics.store_reads.with_label_values(&[label, outcome]).inc();
-        self.metrics.store_up.with_label_values(&[label]).set(i64::from(found.is_ok()));
-        found
-    }
-
+    /// Writes `new` in the place of what was claimed, and ends the claim in the store; everything
+    /// else in the secret stays. May be called again after an error.
+    ///
+    /// # Errors
+    /// Says why nothing was written.
     async fn replace(
         &self,
         at: &SecretRef,
-        old: &SecretValue,
+        claim: &Claim,
         new: &SecretValue,
-    ) -> Result<(), StoreError> {
-        let (label, store) = self.of(at);
-        let written = store.replace(at, old, new).await;
-        let outcome = written.as_ref().map_or_else(StoreError::kind, |()| "ok");
-        self.metrics.store_writes.with_label_values(&[label, outcome]).inc();
-        written
+    ) -> Result<SecretVersion, StoreError> {
+        let _ = (claim, new);
+        Err(StoreError::ReadOnly { at: at.clone() })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn reads_are_dispatched_and_counted() {
-        let metrics = Metrics::new().unwrap();
-        let stores = Stores::new(&metrics);
-        let present = "env:CARGO_PKG_NAME".parse().unwrap();
-        let read = stores.read(&present).await.unwrap();
-        assert_eq!(read.value.expose_str(), Some("datapulse-sidecar"));
-        assert!(stores.read(&"file:/nowhere/key".parse().unwrap()).await.is_err());
-        let text = metrics.render().unwrap();
-        for line in [
-            r#"store_reads_total{outcome="ok",store="env"} 1"#,
-            r#"store_reads_total{outcome="missing",store="file"} 1"#,
-            r#"store_up{store="env"} 1"#,
-            r#"store_up{store="file"} 0"#,
-        ] {
-            assert!(text.contains(line), "{line} not in {text}");
-        }
+    /// Work of its own beside reads, such as keeping a login alive. Never ends.
+    async fn keep(&self) {
+        std::future::pending::<()>().await;
     }
 }

@@ -7,6 +7,7 @@ mod callers;
 mod upstream;
 mod credential;
 mod process;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub use callers::{
 };
 pub use credential::{ClientCredentials, Credential, CredentialKind, Level, Quota, Rate};
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
+pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};
 pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
 
 use crate::secret::SecretRef;
@@ -32,6 +34,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// DataPulse's authorization server.
     pub auth: Auth,
+    /// Where secrets are kept.
+    pub stores: Stores,
     /// At least one; names are unique.
     pub credentials: Vec<Credential>,
     /// By name. Credentials name them.

@@ -145,28 +145,34 @@ impl Checker<'_> {
         })
     }
 
-    /// A reference to a secret; `${NAME}` is replaced in a file's path alone.
+    /// A reference to a secret; `${NAME}` is replaced in its path alone.
     pub(super) fn secret(&mut self, path: &str, text: &str) -> Option<SecretRef> {
-        let reference = match text.parse() {
-            Ok(SecretRef::File { path: file, key }) => {
-                let file = self.expand(path, &file.to_string_lossy())?;
-                if !self.is_path(path, &file) {
-                    return None;
-                }
-                Ok(SecretRef::File { path: file.into(), key })
+        let reference = match SecretRef::parse(text, |text| self.expand(path, text)) {
+            Ok(reference) => reference?,
+            Err(error) => {
+                self.error(path, error.to_string());
+                return None;
             }
-            other => other,
         };
-        match reference {
-            Ok(SecretRef::Env { .. }) => {
+        let section = match reference {
+            SecretRef::File { .. } => None,
+            SecretRef::Env { .. } => {
                 let text = "a secret in the environment is for local development; elsewhere use a \
                             file";
                 self.warn(path, text);
+                None
             }
-            Ok(SecretRef::File { .. }) => {}
-            Err(error) => self.error(path, error.to_string()),
+            SecretRef::Vault { .. } => Some(("stores.vault", "Vault")),
+            SecretRef::Aws { .. } => Some(("stores.aws", "AWS Secrets Manager")),
+        };
+        if let Some((section, store)) = section
+            && !self.places.is_written(section)
+        {
+            let text = format!("needs `{section}`: where {store} is, and how to log in");
+            self.error(path, text);
+            return None;
         }
-        reference.ok()
+        Some(reference)
     }
 
     /// The plans' limits.

@@ -8,6 +8,7 @@ mod credentials;
 mod listeners;
 mod policy;
 mod process;
+mod stores;
 mod tenants;
 mod upstream;
 
@@ -63,6 +64,7 @@ impl Checker<'_> {
         let front_door = self.front_door(raw.front_door.as_ref());
         let upstream = self.upstream(raw.upstream.as_ref());
         let auth = self.auth(raw);
+        let stores = self.stores(raw);
         let policy = self.policy(raw.policy.as_deref(), auth.as_ref());
         let own_listeners = self.own_listeners(raw);
         let admin_token = self.admin_token(raw);
@@ -77,6 +79,7 @@ impl Checker<'_> {
             front_door: front_door?,
             upstream: upstream?,
             auth: auth?,
+            stores: stores?,
             credentials: credentials?,
             quotas: quotas?,
             tenants: tenants?.list,

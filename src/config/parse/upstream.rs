@@ -45,7 +45,7 @@ impl Checker<'_> {
     }
 
     /// Where what is written is a mistake, that is enough to tell.
-    fn takes_plaintext(&self, upstream: Option<&raw::Upstream>) -> bool {
+    pub(super) fn takes_plaintext(&self, upstream: Option<&raw::Upstream>) -> bool {
         upstream.and_then(|upstream| upstream.allow_plaintext).unwrap_or(false)
             || self.places.is_hole("upstream")
             || self.places.is_hole("upstream.allow_plaintext")
@@ -91,7 +91,7 @@ impl Checker<'_> {
         })
     }
 
-    fn url(
+    pub(super) fn url(
         &mut self,
         path: &str,
         written: Option<&str>,

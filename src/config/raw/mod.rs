@@ -10,6 +10,7 @@
 
 mod access;
 mod later;
+mod stores;
 mod values;
 
 use std::collections::BTreeMap;
@@ -23,8 +24,9 @@ pub use access::{
 };
 pub use later::{
     CallerHeader, ClientCert, Dedupe, Endpoint, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken,
-    ServiceAccount, Shaping, StoreAws, StoreVault, Stores, VaultAuth, VaultMethod, Webhooks,
+    ServiceAccount, Shaping, Webhooks,
 };
+pub use stores::{StoreAws, StoreVault, Stores, VaultAuth, VaultMethod};
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
 
 /// What is part of the format and not built yet: refused by name, left out of `example.yaml`.

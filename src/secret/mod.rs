@@ -3,9 +3,11 @@
 //! Nothing here may give a secret a `Display`, a telling `Debug`, or a serde impl. The bytes leave
 //! through [`SecretValue::expose`] alone; `tests/tidy.rs` lists the files that may call it.
 
-use std::fmt;
-use std::path::PathBuf;
+mod reference;
 
+use std::fmt;
+
+pub use reference::{AwsStage, SecretRef, SecretRefError};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 /// The largest secret that is read from any store, in bytes.
@@ -93,90 +95,6 @@ impl fmt::Debug for SecretValue {
     }
 }
 
-/// Names a secret: which store, where in it. Parsed once, when the configuration is read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SecretRef {
-    /// `file:<path>#<json key>`; without a key the whole file is the secret.
-    File {
-        /// Absolute, or relative to the working directory.
-        path: PathBuf,
-        /// A top-level key of the JSON object in the file.
-        key: Option<String>,
-    },
-    /// `env:<NAME>`: for local development.
-    Env {
-        /// The variable's name.
-        name: String,
-    },
-}
-
-/// Why a text is no usable secret reference. Never holds the text: it may be a pasted secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SecretRefError {
-    /// No known scheme in front: most likely the secret itself was written into the file.
-    #[error(
-        "expected a reference to a secret (file:PATH, file:PATH#KEY or env:NAME), not a secret itself"
-    )]
-    Inline,
-    /// `vault:` and `aws:` are part of the format, and come later.
-    #[error("secrets in Vault (vault:) are not supported yet; use file: or env:")]
-    Vault,
-    /// As above.
-    #[error("secrets in AWS Secrets Manager (aws:) are not supported yet; use file: or env:")]
-    Aws,
-    /// A scheme with nothing behind it, or an empty key.
-    #[error("the reference names nothing; write file:PATH, file:PATH#KEY or env:NAME")]
-    Empty,
-    /// The name is no environment variable name.
-    #[error(
-        "an environment variable's name is letters, digits and `_`, and does not begin with a digit"
-    )]
-    EnvName,
-}
-
-impl std::str::FromStr for SecretRef {
-    type Err = SecretRefError;
-
-    fn from_str(text: &str) -> Result<Self, SecretRefError> {
-        let Some((scheme, rest)) = text.split_once(':') else {
-            return Err(SecretRefError::Inline);
-        };
-        match scheme {
-            "file" => {
-                let (path, key) = match rest.split_once('#') {
-                    Some((path, key)) => (path, Some(key)),
-                    None => (rest, None),
-                };
-                if path.is_empty() || key == Some("") {
-                    return Err(SecretRefError::Empty);
-                }
-                Ok(Self::File { path: PathBuf::from(path), key: key.map(str::to_owned) })
-            }
-            "env" if rest.is_empty() => Err(SecretRefError::Empty),
-            "env" => {
-                let word = rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-                if !word || rest.starts_with(|c: char| c.is_ascii_digit()) {
-                    return Err(SecretRefError::EnvName);
-                }
-                Ok(Self::Env { name: rest.to_owned() })
-            }
-            "vault" => Err(SecretRefError::Vault),
-            "aws" => Err(SecretRefError::Aws),
-            _ => Err(SecretRefError::Inline),
-        }
-    }
-}
-
-impl fmt::Display for SecretRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, key: None } => write!(f, "file:{}", path.display()),
-            Self::File { path, key: Some(key) } => write!(f, "file:{}#{key}", path.display()),
-            Self::Env { name } => write!(f, "env:{name}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,27 +118,5 @@ mod tests {
             assert_eq!(read(text).unwrap_err(), SecretProblem::NotHeaderSafe, "{text:?}");
         }
         assert_eq!(read(&"x".repeat(SECRET_BYTES_MAX + 1)).unwrap_err(), SecretProblem::TooLarge);
-    }
-
-    #[test]
-    fn a_reference_reads_back_as_it_was_written() {
-        for text in ["file:/run/secrets/key", "file:key.json#api_key", "env:DP_KEY"] {
-            assert_eq!(text.parse::<SecretRef>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_pasted_secret_is_no_reference_and_is_not_repeated() {
-        for text in ["dp_live_canary", "https://canary", "canary:x", ""] {
-            let error = text.parse::<SecretRef>().unwrap_err();
-            assert_eq!(error, SecretRefError::Inline, "{text}");
-            assert!(!error.to_string().contains("canary"));
-        }
-        assert_eq!("file:".parse::<SecretRef>(), Err(SecretRefError::Empty));
-        assert_eq!("file:/x#".parse::<SecretRef>(), Err(SecretRefError::Empty));
-        assert_eq!("env:".parse::<SecretRef>(), Err(SecretRefError::Empty));
-        assert_eq!("env:1X".parse::<SecretRef>(), Err(SecretRefError::EnvName));
-        assert_eq!("vault:a/b#c".parse::<SecretRef>(), Err(SecretRefError::Vault));
-        assert_eq!("aws:a#c".parse::<SecretRef>(), Err(SecretRefError::Aws));
     }
 }

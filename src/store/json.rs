@@ -1,0 +1,80 @@
+//! One key of a JSON object: taken out, or replaced. Its neighbours may be secrets too.
+//!
+//! serde's own errors are dropped: they quote values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use super::StoreError;
+use crate::secret::{SecretRef, SecretValue};
+
+/// One top-level string of a JSON object.
+pub(super) fn field(
+    at: &SecretRef,
+    content: &SecretValue,
+    key: &str,
+) -> Result<Vec<u8>, StoreError> {
+    let mut json = serde_json::Deserializer::from_slice(content.expose());
+    let Ok(found) = OneField(key).deserialize(&mut json) else {
+        return Err(StoreError::NotJson { at: at.clone() });
+    };
+    if json.end().is_err() {
+        return Err(StoreError::NotJson { at: at.clone() });
+    }
+    match found {
+        Some(serde_json::Value::String(text)) => Ok(text.into_bytes()),
+        Some(_) => Err(StoreError::NotAString { at: at.clone() }),
+        None => Err(StoreError::NoSuchKey { at: at.clone() }),
+    }
+}
+
+/// Picks one key of an object and builds nothing of its neighbours, which may be secrets too.
+struct OneField<'k>(&'k str);
+
+impl<'de> DeserializeSeed<'de> for OneField<'_> {
+    type Value = Option<serde_json::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OneField<'_> {
+    type Value = Option<serde_json::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key != self.0 {
+                map.next_value::<IgnoredAny>()?;
+            } else if found.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom("the key is there twice"));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The JSON object with one field changed; the others stay.
+pub(super) fn with_field(
+    at: &SecretRef,
+    content: &SecretValue,
+    key: &str,
+    new: &SecretValue,
+) -> Result<SecretValue, StoreError> {
+    let not_json = || StoreError::NotJson { at: at.clone() };
+    let Ok(mut fields) =
+        serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(content.expose())
+    else {
+        return Err(not_json());
+    };
+    let text = new.expose_str().ok_or_else(not_json)?;
+    fields.insert(key.to_owned(), text.into());
+    serde_json::to_vec(&fields).map(SecretValue::new).map_err(|_unwritable| not_json())
+}

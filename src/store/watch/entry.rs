@@ -1,0 +1,259 @@
+//! One watched secret: what its user has, what was noticed since, and when to look again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::super::{SecretStore, SecretVersion, StoreError, Version};
+use crate::backoff::Backoff;
+use crate::secret::SecretRef;
+use crate::telemetry::error_chain;
+
+/// How far a poll is moved at random, either way, so that replicas do not look at the same time.
+const POLL_JITTER: f64 = 0.2;
+
+pub(super) struct Entry {
+    at: SecretRef,
+    known: Mutex<Known>,
+    /// One look at a time: whoever comes second looks at what the first found.
+    looking: tokio::sync::Mutex<()>,
+    wake: Notify,
+}
+
+struct Known {
+    /// What the user read last.
+    used: Option<SecretVersion>,
+    /// Another value that is there now, and that the user has not read yet.
+    noticed: Option<SecretVersion>,
+    /// An older version than the last one was found there, once.
+    older: Option<Version>,
+    /// Why the last look found none; told once while the secret is in use.
+    problem: Option<Problem>,
+    /// When the store last said what is there.
+    seen_at: Option<Instant>,
+    /// When to look again. `None`: nobody has read it yet, and who wants it tries by itself.
+    due: Option<Instant>,
+    backoff: Backoff,
+}
+
+struct Problem {
+    kind: &'static str,
+    /// Whether there is nothing to be had under this name.
+    is_missing: bool,
+}
+
+/// What is known of a secret, for reports. Holds it in the watch as long as it lives.
+#[derive(Debug, Clone)]
+pub struct SecretView(Arc<Entry>);
+
+/// A secret as `/status` shows it. No field holds the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretReport {
+    /// The reference, as configured.
+    pub secret: String,
+    /// Of the value in use; absent where the store counts none.
+    pub version: Option<String>,
+    /// Since the store last said what is there; absent before it ever did.
+    pub age_seconds: Option<u64>,
+    /// Whether the store says that there is nothing to be had under this name.
+    pub missing: bool,
+    /// Why the last look failed, as a metric label.
+    pub problem: Option<String>,
+}
+
+impl SecretView {
+    pub(super) const fn new(entry: Arc<Entry>) -> Self {
+        Self(entry)
+    }
+
+    /// As `/status` shows it.
+    #[must_use]
+    pub fn report(&self) -> SecretReport {
+        let known = self.0.known.lock();
+        SecretReport {
+            secret: self.0.at.to_string(),
+            version: known.used.as_ref().and_then(|used| Some(used.version.as_ref()?.to_string())),
+            age_seconds: known.seen_at.map(|at| at.elapsed().as_secs()),
+            missing: known.problem.as_ref().is_some_and(|problem| problem.is_missing),
+            problem: known.problem.as_ref().map(|problem| problem.kind.to_owned()),
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(at: &SecretRef) -> Self {
+        let known = Known {
+            used: None,
+            noticed: None,
+            older: None,
+            problem: None,
+            seen_at: None,
+            due: None,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+        };
+        Self {
+            at: at.clone(),
+            known: Mutex::new(known),
+            looking: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    pub(super) const fn at(&self) -> &SecretRef {
+        &self.at
+    }
+
+    /// When the store is to be looked at, if it is one that is polled.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.known.lock().due
+    }
+
+    /// The newest value that was found.
+    pub(super) fn known(&self) -> Option<SecretVersion> {
+        let known = self.known.lock();
+        known.noticed.clone().or_else(|| known.used.clone())
+    }
+
+    /// Asks the store for its user. What it finds is what the user has from then on.
+    pub(super) async fn read(&self, stores: &dyn SecretStore) -> Result<SecretVersion, StoreError> {
+        let _looking = self.looking.lock().await;
+        let is_polled = stores.poll(&self.at).is_some();
+        if !is_polled {
+            // What is noticed from here on may be newer than what is read. A read that fails is
+            // tried again by its user, and does not count as a change for ever.
+            self.known.lock().noticed = None;
+        }
+        let found = if is_polled { self.see(stores).await } else { stores.read(&self.at).await };
+        self.plan(stores, found.as_ref().err());
+        match found {
+            Ok(found) => {
+                self.take_up(&found);
+                Ok(found)
+            }
+            Err(error) => {
+                self.tell(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks whether there is another value, and wakes the user if so.
+    pub(super) async fn look(&self, stores: &dyn SecretStore) {
+        let _looking = self.looking.lock().await;
+        let poll = stores.poll(&self.at);
+        // Whatever becomes of this look, there is a next one.
+        self.known.lock().due = poll.map(|poll| Instant::now() + poll);
+        let found =
+            if poll.is_some() { self.see(stores).await } else { stores.read(&self.at).await };
+        self.plan(stores, found.as_ref().err());
+        match found {
+            Ok(found) => self.notice(found),
+            Err(error) => self.tell(&error),
+        }
+    }
+
+    /// The version first, and the value only where the version moved.
+    async fn see(&self, stores: &dyn SecretStore) -> Result<SecretVersion, StoreError> {
+        if let Some(known) = self.known()
+            && let Some(version) = &known.version
+            && let Some(there) = stores.version(&self.at).await?
+            && (self.is_doubtful(&there, version) || there == *version)
+        {
+            return Ok(known);
+        }
+        let found = stores.read(&self.at).await?;
+        match (self.known(), &found.version) {
+            (Some(known), Some(there))
+                if known.version.as_ref().is_some_and(|then| self.is_doubtful(there, then)) =>
+            {
+                Ok(known)
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// An older version than the last one: a replica that lags behind, or somebody who went back. It
+    /// is believed when it is found a second time.
+    fn is_doubtful(&self, there: &Version, known: &Version) -> bool {
+        let mut state = self.known.lock();
+        if !there.is_before(known) {
+            state.older = None;
+            return false;
+        }
+        state.older.replace(there.clone()).as_ref() != Some(there)
+    }
+
+    /// Decides when to look again.
+    fn plan(&self, stores: &dyn SecretStore, error: Option<&StoreError>) {
+        let poll = stores.poll(&self.at);
+        let mut known = self.known.lock();
+        let now = Instant::now();
+        let wait = match error {
+            None => {
+                known.backoff.reset();
+                known.problem = None;
+                known.seen_at = Some(now);
+                let spread = POLL_JITTER.mul_add(fastrand::f64().mul_add(2.0, -1.0), 1.0);
+                poll.map(|poll| poll.mul_f64(spread))
+            }
+            Some(error) => {
+                let wait = known.backoff.next_wait();
+                let wait = error.retry_after().map_or(wait, |least| wait.max(least));
+                poll.filter(|_| known.used.is_some()).map(|_| wait)
+            }
+        };
+        known.due = wait.map(|wait| now + wait);
+    }
+
+    /// The user has this one.
+    pub(super) fn take_up(&self, version: &SecretVersion) {
+        let mut known = self.known.lock();
+        known.used = Some(version.clone());
+        if known.noticed.as_ref().is_some_and(|noticed| noticed.value == version.value) {
+            known.noticed = None;
+        }
+    }
+
+    fn notice(&self, found: SecretVersion) {
+        let mut known = self.known.lock();
+        if known.used.as_ref().is_some_and(|used| used.value == found.value) {
+            known.noticed = None;
+            known.used = Some(found);
+        } else if known.noticed.as_ref().is_none_or(|noticed| noticed.value != found.value) {
+            known.noticed = Some(found);
+            self.wake.notify_one();
+        }
+    }
+
+    fn tell(&self, error: &StoreError) {
+        let mut known = self.known.lock();
+        let kind = error.kind();
+        let problem = Problem { kind, is_missing: error.is_about_the_secret() };
+        let is_told = known.problem.replace(problem).is_some_and(|before| before.kind == kind);
+        if known.used.is_some() && !is_told {
+            let cause = error_chain(error);
+            tracing::warn!(cause, "a secret in use cannot be read; what was read before is kept");
+        }
+    }
+
+    pub(super) async fn changed(&self) {
+        loop {
+            let woken = self.wake.notified();
+            if self.known.lock().noticed.is_some() {
+                return;
+            }
+            woken.await;
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("at", &self.at).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! Notices when a stored secret gets another value, and tells the one who uses it.
+//!
+//! Only the value counts: a secret that is written again with the same value wakes nobody, and
+//! neither does one that is gone or half there. What was read stays in use.
+
+mod entry;
+mod watcher;
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub use entry::{SecretReport, SecretView};
+pub use watcher::SecretWatcher;
+
+use super::{Claim, SecretStore, SecretVersion, StoreError};
+use crate::files::Folders;
+use crate::secret::{SecretRef, SecretValue};
+use entry::Entry;
+
+/// The stores, and the list of what is watched in them. Cloning shares both.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    stores: Arc<dyn SecretStore>,
+    entries: Arc<Mutex<Vec<Weak<Entry>>>>,
+    /// Tells the watcher of files that there is one more.
+    added: Arc<Notify>,
+    /// Tells the watcher of stores that the next look is due at another time.
+    planned: Arc<Notify>,
+}
+
+/// The read side: one secret in its store, as its one user sees it. [`SecretWatcher`] is the write
+/// side, and forgets the secret once this is dropped.
+#[derive(Debug)]
+pub struct SecretWatch {
+    secrets: Secrets,
+    entry: Arc<Entry>,
+}
+
+/// The stores with their watcher: whoever calls runs [`SecretWatcher::run`].
+#[must_use]
+pub fn watched(stores: Arc<dyn SecretStore>) -> (Secrets, SecretWatcher) {
+    let folders = Folders::new();
+    let secrets = Secrets {
+        stores,
+        entries: Arc::default(),
+        added: folders.waker(),
+        planned: Arc::default(),
+    };
+    (secrets.clone(), SecretWatcher::new(secrets, folders))
+}
+
+impl Secrets {
+    /// Watches one more secret, until what is returned is dropped.
+    #[must_use]
+    pub fn watch(&self, at: &SecretRef) -> SecretWatch {
+        let entry = Arc::new(Entry::new(at));
+        self.entries.lock().push(Arc::downgrade(&entry));
+        self.added.notify_one();
+        SecretWatch { secrets: self.clone(), entry }
+    }
+
+    /// What is still watched.
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        let mut entries = self.entries.lock();
+        entries.retain(|entry| entry.strong_count() > 0);
+        entries.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl SecretWatch {
+    /// Which secret.
+    #[must_use]
+    pub fn at(&self) -> &SecretRef {
+        self.entry.at()
+    }
+
+    /// What is known of it, for reports.
+    #[must_use]
+    pub fn view(&self) -> SecretView {
+        SecretView::new(Arc::clone(&self.entry))
+    }
+
+    /// Asks the store. From then on another value than this one is a change.
+    ///
+    /// # Errors
+    /// As [`SecretStore::read`].
+    pub async fn read(&self) -> Result<SecretVersion, StoreError> {
+        let found = self.entry.read(&*self.secrets.stores).await;
+        self.secrets.planned.notify_one();
+        found
+    }
+
+    /// As [`Self::read`], but of a store that is looked at from time to time what the last look
+    /// found, if there is something: the store may be down, or bill each look.
+    ///
+    /// # Errors
+    /// As [`SecretStore::read`].
+    pub async fn recall(&self) -> Result<SecretVersion, StoreError> {
+        let is_polled = self.secrets.stores.poll(self.at()).is_some();
+        match self.entry.known().filter(|_| is_polled) {
+            Some(known) => {
+                self.entry.take_up(&known);
+                Ok(known)
+            }
+            None => self.read().await,
+        }
+    }
+
+    /// Claims what was read as `old`, as [`SecretStore::claim`] does; that is no change.
+    ///
+    /// # Errors
+    /// As [`SecretStore::claim`].
+    pub async fn claim(&self, old: &SecretVersion) -> Result<Claim, StoreError> {
+        let claim = self.secrets.stores.claim(self.at(), old).await?;
+        self.entry.take_up(&claim.held);
+        Ok(claim)
+    }
+
+    /// Writes a value of our own in the place of what was claimed; it is no change.
+    ///
+    /// # Errors
+    /// As [`SecretStore::replace`].
+    pub async fn replace(&self, claim: &Claim, new: &SecretValue) -> Result<(), StoreError> {
+        let written = self.secrets.stores.replace(self.at(), claim, new).await?;
+        self.entry.take_up(&written);
+        Ok(())
+    }
+
+    /// Waits until there is another value than was read last. Cancel-safe.
+    pub async fn changed(&self) {
+        self.entry.changed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::store::{FileStore, Version};
+
+/// A store that holds one text; none: the secret is missing.
+#[derive(Debug, Default)]
+struct One(Mutex<Option<&'static str>>);
+
+#[async_trait]
+impl SecretStore for One {
+    async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        match *self.0.lock() {
+            Some(text) => {
+                let value = SecretValue::for_header(text.into()).unwrap();
+                Ok(SecretVersion { value, version: None })
+            }
+            None => Err(StoreError::Missing { at: at.clone() }),
+        }
+    }
+}
+
+struct Bench {
+    store: Arc<One>,
+    watch: SecretWatch,
+    _tasks: JoinSet<()>,
+}
+
+impl Bench {
+    fn new(text: Option<&'static str>) -> Self {
+        let store = Arc::new(One(Mutex::new(text)));
+        let stores: Arc<dyn SecretStore> = Arc::clone(&store) as Arc<dyn SecretStore>;
+        let (secrets, watcher) = watched(stores);
+        let watch = secrets.watch(&"file:/nowhere/key".parse().unwrap());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watcher.run());
+        Self { store, watch, _tasks: tasks }
+    }
+
+    /// Whether a change is told once this text is there.
+    async fn tells(&self, text: Option<&'static str>) -> bool {
+        *self.store.0.lock() = text;
+        // Longer than the poll.
+        timeout(Duration::from_secs(100), self.watch.changed()).await.is_ok()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_another_value_is_a_change_and_the_poll_finds_it_without_events() {
+    let bench = Bench::new(Some("a"));
+    bench.watch.read().await.unwrap();
+    assert!(!bench.tells(Some("a")).await);
+    assert!(!bench.tells(None).await, "what is gone is no new value");
+    assert!(!bench.tells(Some("a")).await, "nor is the same value that came back");
+    assert!(bench.tells(Some("b")).await);
+    assert!(bench.tells(Some("b")).await, "until it is read");
+    bench.watch.read().await.unwrap();
+    assert!(!bench.tells(Some("b")).await);
+    assert!(bench.tells(Some("a")).await, "the way back is a change too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_value_is_a_change_and_one_that_was_undone_is_none() {
+    let bench = Bench::new(None);
+    assert!(bench.watch.read().await.is_err());
+    assert!(bench.tells(Some("a")).await);
+    bench.watch.read().await.unwrap();
+    assert!(bench.tells(Some("b")).await);
+    *bench.store.0.lock() = Some("a");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(!bench.tells(Some("a")).await);
+}
+
+async fn changes_to(watch: &SecretWatch, want: &str) {
+    timeout(Duration::from_secs(20), watch.changed()).await.unwrap();
+    assert_eq!(watch.read().await.unwrap().value.expose_str(), Some(want));
+}
+
+fn version(mount: &Path, name: &str, text: &str) {
+    std::fs::create_dir(mount.join(name)).unwrap();
+    std::fs::write(mount.join(name).join("key"), text).unwrap();
+    symlink(name, mount.join("..data_tmp")).unwrap();
+    std::fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+}
+
+#[tokio::test]
+async fn every_way_to_replace_a_file_is_noticed_by_its_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = dir.path();
+    version(mount, "..v1", "one");
+    symlink("..data/key", mount.join("key")).unwrap();
+    let (secrets, watcher) = watched(Arc::new(FileStore));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watcher.run());
+    let file = mount.join("key");
+    let watch = secrets.watch(&format!("file:{}", file.display()).parse().unwrap());
+    changes_to(&watch, "one").await;
+    version(mount, "..v2", "two");
+    std::fs::remove_dir_all(mount.join("..v1")).unwrap();
+    changes_to(&watch, "two").await;
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "three").unwrap();
+    changes_to(&watch, "three").await;
+    std::fs::write(mount.join("new"), "four").unwrap();
+    std::fs::rename(mount.join("new"), &file).unwrap();
+    changes_to(&watch, "four").await;
+    std::fs::write(&file, "five").unwrap();
+    changes_to(&watch, "five").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_nobody_uses_is_forgotten() {
+    let bench = Bench::new(Some("a"));
+    let (secrets, _watcher) = watched(Arc::clone(&bench.store) as Arc<dyn SecretStore>);
+    let watches: Vec<_> =
+        (0..3).map(|_| secrets.watch(&"file:/nowhere/key".parse().unwrap())).collect();
+    assert_eq!(secrets.entries().len(), 3);
+    drop(watches);
+    assert_eq!(secrets.entries().len(), 0);
+    assert!(secrets.entries.lock().is_empty());
+    assert!(!format!("{:?} {:?}", bench.watch, bench.store).contains("noticed"));
+}
+
+/// A store that has to be asked: it counts versions, and what it was asked for.
+#[derive(Debug)]
+struct Polled {
+    state: Mutex<PolledState>,
+    /// Whether versions may be looked at without the value.
+    tells_versions: bool,
+}
+
+#[derive(Debug, Default)]
+struct PolledState {
+    text: &'static str,
+    version: u64,
+    fails_with: Option<fn(SecretRef) -> StoreError>,
+    versions: u32,
+    reads: u32,
+}
+
+const POLL: Duration = Duration::from_secs(60);
+
+impl Polled {
+    fn set(&self, text: &'static str, version: u64) {
+        let mut state = self.state.lock();
+        (state.text, state.version) = (text, version);
+    }
+
+    fn fail(&self, with: Option<fn(SecretRef) -> StoreError>) {
+        self.state.lock().fails_with = with;
+    }
+
+    /// What it was asked since the last time: versions, values.
+    fn asked(&self) -> (u32, u32) {
+        let mut state = self.state.lock();
+        (std::mem::take(&mut state.versions), std::mem::take(&mut state.reads))
+    }
+}
+
+#[async_trait]
+impl SecretStore for Polled {
+    async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        let mut state = self.state.lock();
+        state.reads += 1;
+        if let Some(fail) = state.fails_with {
+            return Err(fail(at.clone()));
+        }
+        let value = SecretValue::for_header(state.text.into()).unwrap();
+        Ok(SecretVersion { value, version: Some(Version::Number(state.version)) })
+    }
+
+    async fn version(&self, at: &SecretRef) -> Result<Option<Version>, StoreError> {
+        if !self.tells_versions {
+            return Ok(None);
+        }
+        let mut state = self.state.lock();
+        state.versions += 1;
+        match state.fails_with {
+            Some(fail) => Err(fail(at.clone())),
+            None => Ok(Some(Version::Number(state.version))),
+        }
+    }
+
+    fn poll(&self, _at: &SecretRef) -> Option<Duration> {
+        Some(POLL)
+    }
+}
+
+struct PolledBench {
+    store: Arc<Polled>,
+    watch: SecretWatch,
+    _tasks: JoinSet<()>,
+}
+
+impl PolledBench {
+    fn new(tells_versions: bool) -> Self {
+        let state = PolledState { text: "a", version: 1, ..PolledState::default() };
+        let store = Arc::new(Polled { state: Mutex::new(state), tells_versions });
+        let (secrets, watcher) = watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+        let watch = secrets.watch(&"vault:a/b#c".parse().unwrap());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watcher.run());
+        Self { store, watch, _tasks: tasks }
+    }
+
+    async fn changes_within(&self, time: Duration) -> bool {
+        timeout(time, self.watch.changed()).await.is_ok()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_polled_store_the_version_is_looked_at_and_the_value_only_when_it_moved() {
+    let bench = PolledBench::new(true);
+    assert!(!bench.changes_within(POLL * 10).await);
+    assert_eq!(bench.store.asked(), (0, 0), "who has not read it yet tries by itself");
+    bench.watch.read().await.unwrap();
+    assert!(!bench.changes_within(POLL * 20).await);
+    let (versions, reads) = bench.store.asked();
+    assert!((16..=25).contains(&versions), "{versions} looks in 20 polls");
+    assert_eq!(reads, 1);
+    bench.store.set("a", 2);
+    assert!(!bench.changes_within(POLL * 2).await, "another version of the same value");
+    assert_eq!(bench.store.asked().1, 1);
+    assert_eq!(bench.watch.view().report().version.as_deref(), Some("2"));
+    bench.store.set("b", 3);
+    assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
+    assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("b"));
+    assert_eq!(bench.store.asked().1, 1, "what was noticed is not read again");
+    assert!(!bench.changes_within(POLL * 2).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_tells_no_versions_is_read() {
+    let bench = PolledBench::new(false);
+    bench.watch.read().await.unwrap();
+    bench.store.set("b", 2);
+    assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
+    let (versions, reads) = bench.store.asked();
+    assert_eq!(versions, 0);
+    assert!((2..=3).contains(&reads), "{reads}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_for_an_hour_is_asked_a_bounded_number_of_times() {
+    let bench = PolledBench::new(true);
+    bench.watch.read().await.unwrap();
+    bench.store.asked();
+    bench.store.fail(Some(|at| StoreError::Timeout { at }));
+    bench.store.set("b", 2);
+    let began = Instant::now();
+    // Its user goes on with what there is, however often it asks for it.
+    while began.elapsed() < Duration::from_secs(3600) {
+        assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("a"));
+        assert!(!bench.changes_within(Duration::from_secs(2)).await);
+    }
+    let (versions, reads) = bench.store.asked();
+    println!("asked {versions} times in an hour");
+    assert!(versions + reads <= 150, "{versions} and {reads}");
+    let report = bench.watch.view().report();
+    assert_eq!((report.problem.as_deref(), report.missing), (Some("timeout"), false));
+    assert!(report.age_seconds.unwrap() >= 3600);
+    bench.store.fail(None);
+    assert!(bench.changes_within(Duration::from_secs(60)).await, "one backoff step");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_refuses_is_tried_once_a_minute() {
+    let bench = PolledBench::new(true);
+    bench.watch.read().await.unwrap();
+    bench.store.asked();
+    bench.store.fail(Some(|at| StoreError::Denied { at, reason: "denied" }));
+    assert!(!bench.changes_within(Duration::from_secs(3600)).await);
+    let (versions, reads) = bench.store.asked();
+    assert!((58..=60).contains(&versions) && reads == 0, "{versions} and {reads}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_version_is_believed_when_it_is_found_a_second_time() {
+    for tells_versions in [true, false] {
+        let bench = PolledBench::new(tells_versions);
+        bench.store.set("new", 7);
+        bench.watch.read().await.unwrap();
+        // A replica that lags behind, once.
+        bench.store.set("old", 6);
+        assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("new"));
+        bench.store.set("new", 7);
+        assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("new"));
+        // Somebody went back.
+        bench.store.set("old", 6);
+        assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("new"));
+        assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
+        assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("old"));
+    }
+}
