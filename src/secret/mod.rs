@@ -32,6 +32,9 @@ pub enum SecretProblem {
         "it holds a character that cannot stand in an HTTP header (a line break, a space, a control character, or one that is not ASCII)"
     )]
     NotHeaderSafe,
+    /// A document that is no text: write it as PEM or JSON.
+    #[error("it is no text (UTF-8 without control characters), as PEM and JSON are")]
+    NotText,
 }
 
 impl SecretValue {
@@ -47,6 +50,31 @@ impl SecretValue {
     /// # Errors
     /// Says what is wrong with the bytes, never what they are.
     pub fn for_header(bytes: Vec<u8>) -> Result<Self, SecretProblem> {
+        let value = Self::trimmed(bytes)?;
+        if value.expose().iter().all(u8::is_ascii_graphic) {
+            Ok(value)
+        } else {
+            Err(SecretProblem::NotHeaderSafe)
+        }
+    }
+
+    /// Takes what a store handed out that is text of several lines, such as a key in PEM or a JSON
+    /// object: one trailing line end is trimmed. It can stand in no header.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes, never what they are.
+    pub fn document(bytes: Vec<u8>) -> Result<Self, SecretProblem> {
+        let value = Self::trimmed(bytes)?;
+        let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+        if value.expose_str().is_some_and(|text| !text.contains(is_control)) {
+            Ok(value)
+        } else {
+            Err(SecretProblem::NotText)
+        }
+    }
+
+    /// Of a size that is believed, and without one trailing line end.
+    fn trimmed(bytes: Vec<u8>) -> Result<Self, SecretProblem> {
         // Owned from the start, so that a refused value is wiped as well.
         let raw = Self::new(bytes);
         if raw.expose().len() > SECRET_BYTES_MAX {
@@ -58,9 +86,6 @@ impl SecretValue {
         };
         if trimmed.is_empty() {
             return Err(SecretProblem::Empty);
-        }
-        if !trimmed.iter().all(u8::is_ascii_graphic) {
-            return Err(SecretProblem::NotHeaderSafe);
         }
         Ok(if trimmed.len() == raw.expose().len() { raw } else { Self::new(trimmed.to_vec()) })
     }
@@ -118,5 +143,17 @@ mod tests {
             assert_eq!(read(text).unwrap_err(), SecretProblem::NotHeaderSafe, "{text:?}");
         }
         assert_eq!(read(&"x".repeat(SECRET_BYTES_MAX + 1)).unwrap_err(), SecretProblem::TooLarge);
+    }
+
+    #[test]
+    fn a_document_keeps_its_lines() {
+        for text in ["-----BEGIN PRIVATE KEY-----\nAAAA\n-----END", "{\r\n\t\"a\": \"\u{e9}\"}"] {
+            let document = SecretValue::document(format!("{text}\n").into()).unwrap();
+            assert_eq!(document.expose_str(), Some(text));
+        }
+        let read = |bytes: &[u8]| SecretValue::document(bytes.to_vec()).unwrap_err();
+        assert_eq!(read(b"\n"), SecretProblem::Empty);
+        assert_eq!(read(b"a\0"), SecretProblem::NotText);
+        assert_eq!(read(b"a\x80"), SecretProblem::NotText);
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use async_trait::async_trait;
 
-use super::{SecretStore, SecretVersion, StoreError};
+use super::{SecretStore, SecretVersion, StoreError, Take};
 use crate::secret::{SecretRef, SecretValue};
 
 /// Reads `env:NAME` references. A variable that is set and empty is [`StoreError::Unusable`].
@@ -14,15 +14,22 @@ pub struct EnvStore;
 #[async_trait]
 impl SecretStore for EnvStore {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        let SecretRef::Env { name } = at else {
-            return Err(StoreError::OtherStore { at: at.clone() });
-        };
-        let found = std::env::var_os(name).map(OsString::into_encoded_bytes);
-        let bytes = found.ok_or_else(|| StoreError::Missing { at: at.clone() })?;
-        let value = SecretValue::for_header(bytes)
-            .map_err(|problem| StoreError::Unusable { at: at.clone(), problem })?;
-        Ok(SecretVersion { value, version: None })
+        read(at, SecretValue::for_header)
     }
+
+    async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        read(at, SecretValue::document)
+    }
+}
+
+fn read(at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
+    let SecretRef::Env { name } = at else {
+        return Err(StoreError::OtherStore { at: at.clone() });
+    };
+    let found = std::env::var_os(name).map(OsString::into_encoded_bytes);
+    let bytes = found.ok_or_else(|| StoreError::Missing { at: at.clone() })?;
+    let value = take(bytes).map_err(|problem| StoreError::Unusable { at: at.clone(), problem })?;
+    Ok(SecretVersion { value, version: None })
 }
 
 #[cfg(test)]

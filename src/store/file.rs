@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::json::{field, with_field};
 use super::lock::FolderLock;
-use super::{Claim, SecretStore, SecretVersion, StoreError};
+use super::{Claim, SecretStore, SecretVersion, StoreError, Take};
 use crate::files;
 use crate::secret::{SECRET_BYTES_MAX, SecretProblem, SecretRef, SecretValue};
 
@@ -25,25 +25,18 @@ pub struct FileStore;
 #[async_trait]
 impl SecretStore for FileStore {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        let SecretRef::File { path, .. } = at else {
-            return Err(StoreError::OtherStore { at: at.clone() });
-        };
-        for _ in 1..READS_MAX {
-            files::settle(path).await;
-            let found = blocking(at, read).await;
-            // What was written to meanwhile may have been read by half.
-            if files::is_settled(path) {
-                return found;
-            }
-        }
-        blocking(at, read).await
+        read_settled(at, SecretValue::for_header).await
+    }
+
+    async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        read_settled(at, SecretValue::document).await
     }
 
     async fn claim(&self, at: &SecretRef, old: &SecretVersion) -> Result<Claim, StoreError> {
         let old = old.clone();
         blocking(at, move |at| {
             let lock = lock(at)?;
-            if read(at)?.value != old.value {
+            if read(at, SecretValue::for_header)?.value != old.value {
                 return Err(StoreError::Conflict { at: at.clone() });
             }
             Ok(Claim { lock: Some(lock), ..Claim::by_version(old) })
@@ -88,6 +81,21 @@ fn folder_of(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
     Ok((folder, path))
 }
 
+async fn read_settled(at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
+    let SecretRef::File { path, .. } = at else {
+        return Err(StoreError::OtherStore { at: at.clone() });
+    };
+    for _ in 1..READS_MAX {
+        files::settle(path).await;
+        let found = blocking(at, move |at| read(at, take)).await;
+        // What was written to meanwhile may have been read by half.
+        if files::is_settled(path) {
+            return found;
+        }
+    }
+    blocking(at, move |at| read(at, take)).await
+}
+
 /// Runs file system calls where they hold up nobody.
 async fn blocking<T: Send + 'static>(
     at: &SecretRef,
@@ -107,7 +115,7 @@ fn replace(at: &SecretRef, old: &SecretValue, new: &SecretValue) -> Result<(), S
     let SecretRef::File { path, key } = at else {
         return Err(StoreError::OtherStore { at: at.clone() });
     };
-    if read(at)?.value != *old {
+    if read(at, SecretValue::for_header)?.value != *old {
         return Err(StoreError::Conflict { at: at.clone() });
     }
     let content = match key {
@@ -124,7 +132,7 @@ fn replace(at: &SecretRef, old: &SecretValue, new: &SecretValue) -> Result<(), S
     write().map_err(|source| StoreError::Unwritable { at: at.clone(), source })
 }
 
-fn read(at: &SecretRef) -> Result<SecretVersion, StoreError> {
+fn read(at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
     let SecretRef::File { path, key } = at else {
         return Err(StoreError::OtherStore { at: at.clone() });
     };
@@ -133,8 +141,7 @@ fn read(at: &SecretRef) -> Result<SecretVersion, StoreError> {
         Some(key) => field(at, &content, key)?,
         None => content.expose().to_vec(),
     };
-    let value = SecretValue::for_header(bytes)
-        .map_err(|problem| StoreError::Unusable { at: at.clone(), problem })?;
+    let value = take(bytes).map_err(|problem| StoreError::Unusable { at: at.clone(), problem })?;
     Ok(SecretVersion { value, version: None })
 }
 

@@ -24,7 +24,7 @@ pub use file::FileStore;
 pub use stores::{Remote, StoreReport, Stores};
 pub use watch::{SecretReport, SecretView, SecretWatch, SecretWatcher, Secrets, watched};
 
-use crate::secret::{SecretRef, SecretValue};
+use crate::secret::{SecretProblem, SecretRef, SecretValue};
 use lock::FolderLock;
 
 /// A claim ends by itself after this long: whoever holds one has spent it by then, or is dead.
@@ -59,7 +59,7 @@ impl fmt::Display for Version {
 /// What a store holds under a name at this moment.
 #[derive(Debug, Clone)]
 pub struct SecretVersion {
-    /// Fit for a header: see [`SecretValue::for_header`].
+    /// Fit for a header (see [`SecretValue::for_header`]), unless a document was asked for.
     pub value: SecretValue,
     /// `None` where the store keeps none (files, environment, KV v1).
     pub version: Option<Version>,
@@ -84,6 +84,10 @@ impl Claim {
     }
 }
 
+/// Takes what is stored as the sort of secret that was asked for: [`SecretValue::for_header`] or
+/// [`SecretValue::document`].
+type Take = fn(Vec<u8>) -> Result<SecretValue, SecretProblem>;
+
 /// A place where secrets are kept.
 #[async_trait]
 pub trait SecretStore: fmt::Debug + Send + Sync {
@@ -92,6 +96,14 @@ pub trait SecretStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// Says which reference cannot be read and why.
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError>;
+
+    /// Reads a secret anew that may have several lines: see [`SecretValue::document`].
+    ///
+    /// # Errors
+    /// As [`Self::read`], which a store that keeps no documents answers with.
+    async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        self.read(at).await
+    }
 
     /// Which version is there now, without its value. `None`: that cannot be told, so read it.
     ///

@@ -178,6 +178,15 @@ impl SecretStore for Stores {
         found
     }
 
+    async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        let found = match self.of(at) {
+            Ok(store) => store.read_document(at).await,
+            Err(error) => Err(error),
+        };
+        self.note_read(at, &found);
+        found
+    }
+
     async fn version(&self, at: &SecretRef) -> Result<Option<Version>, StoreError> {
         let found = match self.of(at) {
             Ok(store) => store.version(at).await,

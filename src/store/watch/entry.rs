@@ -19,6 +19,8 @@ const POLL_JITTER: f64 = 0.2;
 
 pub(super) struct Entry {
     at: SecretRef,
+    /// Whether it may have several lines.
+    is_document: bool,
     known: Mutex<Known>,
     /// One look at a time: whoever comes second looks at what the first found.
     looking: tokio::sync::Mutex<()>,
@@ -86,7 +88,7 @@ impl SecretView {
 }
 
 impl Entry {
-    pub(super) fn new(at: &SecretRef) -> Self {
+    pub(super) fn new(at: &SecretRef, is_document: bool) -> Self {
         let known = Known {
             used: None,
             noticed: None,
@@ -98,6 +100,7 @@ impl Entry {
         };
         Self {
             at: at.clone(),
+            is_document,
             known: Mutex::new(known),
             looking: tokio::sync::Mutex::default(),
             wake: Notify::new(),
@@ -128,7 +131,7 @@ impl Entry {
             // tried again by its user, and does not count as a change for ever.
             self.known.lock().noticed = None;
         }
-        let found = if is_polled { self.see(stores).await } else { stores.read(&self.at).await };
+        let found = if is_polled { self.see(stores).await } else { self.fetch(stores).await };
         self.plan(stores, found.as_ref().err());
         match found {
             Ok(found) => {
@@ -148,12 +151,19 @@ impl Entry {
         let poll = stores.poll(&self.at);
         // Whatever becomes of this look, there is a next one.
         self.known.lock().due = poll.map(|poll| Instant::now() + poll);
-        let found =
-            if poll.is_some() { self.see(stores).await } else { stores.read(&self.at).await };
+        let found = if poll.is_some() { self.see(stores).await } else { self.fetch(stores).await };
         self.plan(stores, found.as_ref().err());
         match found {
             Ok(found) => self.notice(found),
             Err(error) => self.tell(&error),
+        }
+    }
+
+    async fn fetch(&self, stores: &dyn SecretStore) -> Result<SecretVersion, StoreError> {
+        if self.is_document {
+            stores.read_document(&self.at).await
+        } else {
+            stores.read(&self.at).await
         }
     }
 
@@ -166,7 +176,7 @@ impl Entry {
         {
             return Ok(known);
         }
-        let found = stores.read(&self.at).await?;
+        let found = self.fetch(stores).await?;
         match (self.known(), &found.version) {
             (Some(known), Some(there))
                 if known.version.as_ref().is_some_and(|then| self.is_doubtful(there, then)) =>

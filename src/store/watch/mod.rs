@@ -55,7 +55,17 @@ impl Secrets {
     /// Watches one more secret, until what is returned is dropped.
     #[must_use]
     pub fn watch(&self, at: &SecretRef) -> SecretWatch {
-        let entry = Arc::new(Entry::new(at));
+        self.watch_as(at, false)
+    }
+
+    /// The same for a secret that may have several lines: see [`SecretValue::document`].
+    #[must_use]
+    pub fn watch_document(&self, at: &SecretRef) -> SecretWatch {
+        self.watch_as(at, true)
+    }
+
+    fn watch_as(&self, at: &SecretRef, is_document: bool) -> SecretWatch {
+        let entry = Arc::new(Entry::new(at, is_document));
         self.entries.lock().push(Arc::downgrade(&entry));
         self.added.notify_one();
         SecretWatch { secrets: self.clone(), entry }

@@ -298,3 +298,20 @@ async fn an_older_version_is_believed_when_it_is_found_a_second_time() {
         assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("old"));
     }
 }
+
+#[tokio::test]
+async fn a_document_is_watched_with_its_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key.pem");
+    std::fs::write(&path, "a\nb\n").unwrap();
+    let at = format!("file:{}", path.display()).parse().unwrap();
+    let (secrets, watcher) = watched(Arc::new(FileStore));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watcher.run());
+    let document = secrets.watch_document(&at);
+    assert_eq!(document.read().await.unwrap().value.expose_str(), Some("a\nb"));
+    assert!(secrets.watch(&at).read().await.is_err(), "nobody else takes it");
+    std::fs::write(&path, "a\nc\n").unwrap();
+    document.changed().await;
+    assert_eq!(document.read().await.unwrap().value.expose_str(), Some("a\nc"));
+}
