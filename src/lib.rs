@@ -4,10 +4,10 @@
 //! flows in the same direction. `ARCHITECTURE.md` has the map.
 
 pub mod secret;
+pub mod os;
 pub mod clock;
 pub mod backoff;
 pub mod retry_after;
-pub mod os;
 pub mod files;
 pub mod serve;
 pub mod config;

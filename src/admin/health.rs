@@ -14,6 +14,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::proxy::Live;
 use crate::serve::{self, Limits};
 use crate::telemetry::Metrics;
@@ -154,6 +155,7 @@ async fn readyz_credentials(State(health): State<Health>) -> Response {
 async fn metrics(State(health): State<Health>) -> Response {
     health.live.load().credentials.observe(&health.metrics);
     health.dropped.observe(&health.metrics);
+    health.metrics.clock_suspect.set(i64::from(clock::is_suspect()));
     health.live.load().shaper.observe();
     match health.metrics.render() {
         Ok(text) => {

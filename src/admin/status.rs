@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::health::Health;
 use super::verbs::{self, Verbs};
+use crate::clock;
 use crate::credential::CredentialReport;
 use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
@@ -70,6 +71,8 @@ pub struct Report {
     pub phase: String,
     /// Seconds since the start.
     pub uptime_seconds: u64,
+    /// Whether the machine's clock is wrong for certain; certificates do not verify then.
+    pub clock_suspect: bool,
     /// Calls in flight.
     pub in_flight: usize,
     /// Where calls go.
@@ -110,6 +113,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: self.health.phase().as_str().to_owned(),
             uptime_seconds: self.started_at.elapsed().as_secs(),
+            clock_suspect: clock::is_suspect(),
             in_flight: self.gauge.count(),
             upstream: snapshot.config.upstream.origin.base_url(),
             credentials: snapshot.credentials.report(),

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::{Failure, load};
+use crate::clock;
 use crate::config::Config;
 use crate::config::watch::ConfigWatch;
 use crate::os::{self, Hardened};
@@ -52,6 +53,13 @@ pub(super) fn prepare(
     }
     if let Some(problem) = hardened.problem() {
         tracing::warn!(%problem, "core dumps and tracing could not be turned off");
+    }
+    if clock::is_suspect() {
+        tracing::warn!(
+            now = %humantime::format_rfc3339_seconds(clock::wall()),
+            "clock_suspect: the machine's clock is earlier than this version; no certificate \
+             verifies until it is set"
+        );
     }
     let set = IGNORED.into_iter().filter(|name| std::env::var_os(name).is_some());
     let set: Vec<&str> = set.collect();

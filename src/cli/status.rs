@@ -121,7 +121,15 @@ fn table(report: &Report) -> String {
         report.upstream,
         paused(&report.credentials),
         configuration(&report.configuration)
-    )
+    ) + clock(report)
+}
+
+fn clock(report: &Report) -> &'static str {
+    if report.clock_suspect {
+        "\nclock_suspect: the machine's clock is years behind; no certificate verifies until it is set"
+    } else {
+        ""
+    }
 }
 
 /// What to do about credentials that are paused; nothing when none is.

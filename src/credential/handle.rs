@@ -15,6 +15,7 @@ use super::refresher::Demand;
 use super::schedule::HOLD;
 use super::state::{CredentialState, Published};
 use super::token::{AccessToken, Generation};
+use crate::clock::{self, Moment};
 use crate::config::model::{Credential, Level};
 use crate::telemetry::{Metrics, error_chain};
 
@@ -120,7 +121,7 @@ impl CredentialHandle {
         if self.is_paused() {
             return None;
         }
-        self.published.borrow().usable(Instant::now())
+        self.published.borrow().usable(Moment::now())
     }
 
     /// The token; where there is none, waits for one until `deadline`, but at most 2 s, and brings
@@ -134,17 +135,17 @@ impl CredentialHandle {
         }
         let begin = Instant::now();
         if self.is_paused() {
-            return Err(self.unavailable(begin));
+            return Err(self.unavailable(Moment::now()));
         }
         self.demand.want();
         let token = tokio::time::timeout_at(deadline.min(begin + HOLD), self.wait_usable()).await;
         self.metrics.token_wait.observe(begin.elapsed().as_secs_f64());
-        token.or_else(|_| self.current().ok_or_else(|| self.unavailable(Instant::now())))
+        token.or_else(|_| self.current().ok_or_else(|| self.unavailable(Moment::now())))
     }
 
     /// Waits until there is a token that may be used, for as long as it takes.
     pub async fn wait_usable(&self) -> Arc<AccessToken> {
-        self.wait_for(|published| published.usable(Instant::now())).await
+        self.wait_for(|published| published.usable(Moment::now())).await
     }
 
     /// Tells the refresher that the upstream rejected `rejected`, and waits for a newer token until
@@ -157,7 +158,7 @@ impl CredentialHandle {
         rejected: Generation,
         deadline: Instant,
     ) -> Option<Arc<AccessToken>> {
-        let now = Instant::now();
+        let now = Moment::now();
         let newer = |published: &Published, now| {
             published.usable(now).filter(|token| token.generation() > rejected)
         };
@@ -175,10 +176,10 @@ impl CredentialHandle {
         };
         self.reject(rejected);
         let answer = self.wait_for(|published| {
-            let token = newer(published, Instant::now());
+            let token = newer(published, Moment::now());
             (token.is_some() || published.attempts > seen).then_some(token)
         });
-        tokio::time::timeout_at(deadline.min(now + HOLD), answer).await.ok().flatten()
+        tokio::time::timeout_at(deadline.min(Instant::now() + HOLD), answer).await.ok().flatten()
     }
 
     /// Has a new token asked for now, for an operator, and waits until that try has ended, at most
@@ -202,10 +203,10 @@ impl CredentialHandle {
     /// The credential as `/status` shows it.
     #[must_use]
     pub fn report(&self) -> CredentialReport {
-        let now = Instant::now();
+        let now = Moment::now();
         let published = self.published.borrow();
         let state = published.state.at(now);
-        let until = |at: Instant| at.saturating_duration_since(now).as_secs();
+        let until = |at: Moment| at.saturating_duration_since(now).as_secs();
         let token = state.token();
         CredentialReport {
             name: self.name.to_string(),
@@ -222,7 +223,7 @@ impl CredentialHandle {
 
     /// Sets the gauges of this credential.
     pub(super) fn observe(&self, metrics: &Metrics) {
-        let now = Instant::now();
+        let now = Moment::now();
         let published = self.published.borrow();
         let state = published.state.at(now);
         for word in CredentialState::WORDS {
@@ -232,7 +233,7 @@ impl CredentialHandle {
         let paused = metrics.credential_paused.with_label_values(&[&*self.name]);
         paused.set(i64::from(self.is_paused()));
         let expiry = state.token().and_then(|token| token.expires_at());
-        let expiry = expiry.map_or(0.0, crate::clock::to_unix_seconds);
+        let expiry = expiry.map_or(0.0, clock::to_unix_seconds);
         metrics.credential_expiry.with_label_values(&[&*self.name]).set(expiry);
         let generation = i64::try_from(published.generation.0).unwrap_or(i64::MAX);
         metrics.credential_generation.with_label_values(&[&*self.name]).set(generation);
@@ -254,7 +255,7 @@ impl CredentialHandle {
 
     /// Why there is no token at `now`, and when the next try is due.
     #[must_use]
-    pub fn unavailable(&self, now: Instant) -> Unavailable {
+    pub fn unavailable(&self, now: Moment) -> Unavailable {
         if self.is_paused() {
             return Unavailable { reason: UnavailableReason::Paused, retry_after: PAUSED_WAIT };
         }

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
 use super::state::{CredentialState, Published};
 use super::supply::Supply;
 use super::{AccessToken, Generation, MintError, Minted};
+use crate::clock::{self, Moment};
 use crate::config::model::Credential;
 use crate::telemetry::{Metrics, error_chain};
 
@@ -87,7 +87,7 @@ impl Refresher {
             published,
             demand,
             metrics: metrics.clone(),
-            schedule: Schedule::new(Instant::now()),
+            schedule: Schedule::new(Moment::now()),
             has_warned_of_life: false,
         };
         (refresher, handle)
@@ -104,11 +104,11 @@ impl Refresher {
         loop {
             match self.wait().await {
                 Event::Abandoned => return,
-                Event::Asked => self.heed(Instant::now()),
-                Event::Changed => self.note_change(Instant::now()),
-                Event::Expired => self.publish(Instant::now(), None),
+                Event::Asked => self.heed(Moment::now()),
+                Event::Changed => self.note_change(Moment::now()),
+                Event::Expired => self.publish(Moment::now(), None),
                 Event::Due(reason) => {
-                    let now = Instant::now();
+                    let now = Moment::now();
                     self.schedule.begin(now, reason);
                     let works = self.published.borrow().usable(now).is_some();
                     let cooling = self.schedule.cooling_until();
@@ -143,7 +143,7 @@ impl Refresher {
     }
 
     /// Lets what handles asked for change the schedule.
-    fn heed(&mut self, now: Instant) {
+    fn heed(&mut self, now: Moment) {
         let rejected = Generation(self.demand.rejected.swap(0, Ordering::AcqRel));
         let is_wanted = self.demand.is_wanted.swap(false, Ordering::AcqRel);
         let is_asked = self.demand.is_asked.swap(false, Ordering::AcqRel);
@@ -165,7 +165,7 @@ impl Refresher {
     }
 
     /// The stored secret is another one.
-    fn note_change(&mut self, now: Instant) {
+    fn note_change(&mut self, now: Moment) {
         self.schedule.bring_forward(now, Reason::Changed, self.supply.asks_an_issuer());
         self.show_next();
     }
@@ -180,7 +180,7 @@ impl Refresher {
     }
 
     fn settle(&mut self, outcome: Result<Minted, MintError>, reason: Reason) {
-        let now = Instant::now();
+        let now = Moment::now();
         let accepted = outcome.and_then(|minted| self.accept(&minted, now));
         let (label, next) = match accepted {
             Ok((state, label)) => (label, Ok(state)),
@@ -198,7 +198,7 @@ impl Refresher {
     fn accept(
         &mut self,
         minted: &Minted,
-        now: Instant,
+        now: Moment,
     ) -> Result<(AccessToken, &'static str), MintError> {
         let (current, generation) = {
             let published = self.published.borrow();
@@ -222,7 +222,7 @@ impl Refresher {
     }
 
     /// Publishes how a try ended (`None`: none did, time passed), and logs a change of state.
-    fn publish(&self, now: Instant, ended: Option<Result<AccessToken, Arc<MintError>>>) {
+    fn publish(&self, now: Moment, ended: Option<Result<AccessToken, Arc<MintError>>>) {
         let before = self.published.borrow().state.clone();
         let has_ended = ended.is_some();
         let state = match ended {
@@ -283,9 +283,9 @@ fn failed(state: &CredentialState, cause: Arc<MintError>) -> CredentialState {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+async fn sleep_until(at: Option<Moment>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => clock::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

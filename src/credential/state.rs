@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::{AccessToken, Generation, MintError};
+use crate::clock::Moment;
 
 /// What a credential can do.
 #[derive(Debug, Clone)]
@@ -57,7 +56,7 @@ impl CredentialState {
     }
 
     /// This state at `now`, if nothing happens but time: a token past its last use is expired.
-    pub(super) fn at(&self, now: Instant) -> Self {
+    pub(super) fn at(&self, now: Moment) -> Self {
         match self.token() {
             Some(token) if !token.is_usable_at(now) => Self::Expired(self.cause().cloned()),
             _ => self.clone(),
@@ -76,11 +75,11 @@ pub(super) struct Published {
     /// Whether a try is under way.
     pub(super) is_minting: bool,
     /// When the next one begins, if nothing else happens.
-    pub(super) next_try: Option<Instant>,
+    pub(super) next_try: Option<Moment>,
     /// The issuer wants no call before.
-    pub(super) not_before: Option<Instant>,
+    pub(super) not_before: Option<Moment>,
     /// A rejected token causes no refresh before.
-    pub(super) cooling_until: Option<Instant>,
+    pub(super) cooling_until: Option<Moment>,
 }
 
 impl Published {
@@ -97,7 +96,7 @@ impl Published {
     }
 
     /// The token, if it may be used now.
-    pub(super) fn usable(&self, now: Instant) -> Option<Arc<AccessToken>> {
+    pub(super) fn usable(&self, now: Moment) -> Option<Arc<AccessToken>> {
         self.state.token().filter(|token| token.is_usable_at(now)).cloned()
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, advance, sleep};
 use super::schedule::last_use_after;
 use super::supply::Supply;
 use super::*;
+use crate::clock::{self, Moment};
 use crate::config::model::{Credential, CredentialKind, Level};
 use crate::secret::SecretRef;
 use crate::store::{self, EnvStore, SecretStore, SecretVersion, Secrets};
@@ -270,6 +271,32 @@ async fn an_hour_without_the_issuer_fails_no_call_and_asks_it_a_bounded_number_o
     bench.answer(&[Answer::New(86_400)]);
     sleep(Duration::from_secs(61)).await;
     assert_eq!(bench.handle.report().state, "fresh");
+}
+
+/// tokio's clock, and with it every timer, stands still meanwhile.
+#[tokio::test(start_paused = true)]
+async fn after_eight_hours_of_sleep_the_first_call_gets_a_new_token() {
+    let bench = Bench::new(&[Answer::New(3600)]);
+    let old = bench.token().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let begin = Instant::now();
+    clock::pretend_to_sleep(Duration::from_secs(8 * 3600));
+    assert_eq!(bench.handle.report().state, "expired");
+    assert!(!old.is_usable_at(Moment::now()), "whoever took it before looks again");
+    assert_eq!(bench.token().await.unwrap().generation(), Generation(2));
+    assert_eq!((begin.elapsed(), bench.asked()), (Duration::ZERO, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_was_due_in_a_sleep_is_made_soon_after_it() {
+    let bench = Bench::new(&[Answer::New(86_400)]);
+    bench.token().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    // Past the point of refresh and before the last use.
+    clock::pretend_to_sleep(Duration::from_secs(18 * 3600));
+    sleep(Duration::from_secs(16)).await;
+    assert_eq!(bench.asked(), 2);
+    assert_eq!(bench.handle.current().unwrap().generation(), Generation(2));
 }
 
 #[tokio::test(start_paused = true)]

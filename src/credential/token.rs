@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock};
 
 use http::HeaderValue;
 use ring::hmac;
-use tokio::time::Instant;
 
 use super::schedule::last_use_after;
 use super::{MintError, Minted};
+use crate::clock::Moment;
 use crate::secret::SecretValue;
 
 /// Counts the different tokens of one credential, from 1: "which token was rejected?" has an exact
@@ -23,9 +23,9 @@ pub struct AccessToken {
     header: HeaderValue,
     value: SecretValue,
     generation: Generation,
-    minted_at: Instant,
-    expires_at: Option<Instant>,
-    last_use: Option<Instant>,
+    minted_at: Moment,
+    expires_at: Option<Moment>,
+    last_use: Option<Moment>,
     fingerprint: Arc<str>,
 }
 
@@ -34,7 +34,7 @@ impl AccessToken {
     pub(super) fn new(
         minted: &Minted,
         generation: Generation,
-        now: Instant,
+        now: Moment,
     ) -> Result<Self, MintError> {
         let bytes = [b"Bearer ", minted.value.expose()].concat();
         let header = HeaderValue::from_bytes(&bytes);
@@ -67,25 +67,25 @@ impl AccessToken {
 
     /// When it was received.
     #[must_use]
-    pub const fn minted_at(&self) -> Instant {
+    pub const fn minted_at(&self) -> Moment {
         self.minted_at
     }
 
     /// When its issuer stops accepting it; `None`: not that we know.
     #[must_use]
-    pub const fn expires_at(&self) -> Option<Instant> {
+    pub const fn expires_at(&self) -> Option<Moment> {
         self.expires_at
     }
 
     /// Up to when it is put into calls: the lesser of 30 s and 10 % of its life before it expires.
     #[must_use]
-    pub const fn last_use(&self) -> Option<Instant> {
+    pub const fn last_use(&self) -> Option<Moment> {
         self.last_use
     }
 
     /// Whether it may be put into a call that leaves at `now`.
     #[must_use]
-    pub fn is_usable_at(&self, now: Instant) -> bool {
+    pub fn is_usable_at(&self, now: Moment) -> bool {
         self.last_use.is_none_or(|last| now < last)
     }
 

@@ -16,6 +16,7 @@ use super::gauge::InFlight;
 use super::live::Snapshot;
 use super::reject::Rejection;
 use crate::access::{Denial, Grant, Identity};
+use crate::clock::Moment;
 use crate::config::model::{Listener, Rule};
 use crate::credential::{AccessToken, CredentialHandle};
 use crate::shaping::Place;
@@ -150,7 +151,7 @@ impl Call {
     /// operator has paused the credential meanwhile.
     pub(super) fn usable_token(&self) -> Option<Arc<AccessToken>> {
         let handle = self.handle.as_ref().filter(|handle| !handle.is_paused())?;
-        let taken = self.token.clone().filter(|token| token.is_usable_at(Instant::now()));
+        let taken = self.token.clone().filter(|token| token.is_usable_at(Moment::now()));
         taken.or_else(|| handle.current())
     }
 

@@ -11,11 +11,11 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use tokio::time::Instant;
 
 use super::call::Call;
 use super::reject::{ERROR_HEADER, PROBLEM_JSON, Rejection};
 use super::{REJECTED, admit, inject};
+use crate::clock::Moment;
 use crate::config::model::Credential;
 
 /// How long, and how many bytes, a refused caller is listened to.
@@ -49,7 +49,7 @@ pub(super) fn fail<T>(call: &mut Call, rejection: Rejection) -> Result<T> {
 /// # Errors
 /// Always, as [`fail`].
 pub(super) fn fail_expired<T>(call: &mut Call) -> Result<T> {
-    let now = Instant::now();
+    let now = Moment::now();
     let unavailable = call.handle.as_ref().map(|handle| handle.unavailable(now));
     fail(call, unavailable.map_or(Rejection::LevelNotGranted, admit::rejection_of))
 }

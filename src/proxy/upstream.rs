@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::config::model::{Http2, Origin, Upstream};
 use crate::telemetry::Metrics;
 
@@ -146,6 +147,8 @@ pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Duration) -> Ht
     let origin = &upstream.origin;
     let sni = if origin.tls { origin.host.clone() } else { String::new() };
     let mut peer = HttpPeer::new(address, origin.tls, sni);
+    // While the machine slept, the other end forgot its connections; they would swallow a request.
+    peer.group_key = u64::try_from(clock::asleep().as_millis()).unwrap_or(u64::MAX);
     let options = &mut peer.options;
     let connect = upstream.connect_timeout.min(remaining);
     options.connection_timeout = Some(connect);

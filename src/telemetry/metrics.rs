@@ -53,6 +53,8 @@ pub struct Metrics {
     pub config_last_reload: IntGauge,
     /// Changes that operators asked for, by `verb`, `status`.
     pub admin_verbs: IntCounterVec,
+    /// 1 while the machine's clock is wrong for certain.
+    pub clock_suspect: IntGauge,
     /// Panics that were caught; anything but 0 is a bug.
     pub panics: IntCounter,
     /// Log and audit lines that were dropped because the reader of the stream was too slow, by
@@ -122,14 +124,14 @@ impl Metrics {
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,
             config_last_reload: family.config_last_reload()?,
             admin_verbs: family.admin_verbs()?,
+            clock_suspect: family.clock_suspect()?,
             panics: family.counter("panics_total", "Panics caught; each is a bug")?,
             lines_dropped: family.counters(
                 "log_lines_dropped_total",
                 "Lines dropped because the reader was too slow",
                 &["stream"],
             )?,
-            resolve_failures: family
-                .counter("resolve_failures_total", "Look-ups of the upstream's name that failed")?,
+            resolve_failures: family.resolve_failures()?,
             token_wait: family.token_wait()?,
             queue_depth: family.gauges("queue_depth", "Calls that wait", &["quota"])?,
             queue_wait: family.queue_wait()?,
@@ -235,6 +237,14 @@ impl Families {
     fn config_last_reload(&self) -> Result<IntGauge, prometheus::Error> {
         let help = "When the configuration in force was read";
         self.gauge("config_last_reload_success_timestamp_seconds", help)
+    }
+
+    fn clock_suspect(&self) -> Result<IntGauge, prometheus::Error> {
+        self.gauge("clock_suspect", "1 while the machine's clock is wrong for certain")
+    }
+
+    fn resolve_failures(&self) -> Result<IntCounter, prometheus::Error> {
+        self.counter("resolve_failures_total", "Look-ups of the upstream's name that failed")
     }
 
     fn queue_wait(&self) -> Result<HistogramVec, prometheus::Error> {

@@ -188,6 +188,9 @@ pub fn http_client(roots: &Roots) -> Result<reqwest::Client, TlsError> {
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TOTAL_TIMEOUT)
+        // A call or two a minute: a connection that is kept only goes stale, above all while the
+        // machine sleeps, and then swallows the one request that matters.
+        .pool_max_idle_per_host(0)
         .user_agent(concat!("datapulse-sidecar/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(TlsError::Client)

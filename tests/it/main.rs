@@ -15,6 +15,7 @@ mod front_door;
 mod bodies;
 mod tokens;
 mod rotation;
+mod time;
 mod reload;
 mod operating;
 mod quotas;

@@ -25,7 +25,7 @@ impl SessionToken {
 impl TokenSource for SessionToken {
     async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError> {
         if is_new {
-            let life = session_life(secret.expose(), clock::unix_seconds());
+            let life = session_life(secret.expose(), clock::believable_unix_seconds());
             return Ok(Minted { value: secret.clone(), life: Some(life), is_next_secret: false });
         }
         let minted = self.endpoint.renew(secret).await?;

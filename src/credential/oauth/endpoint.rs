@@ -87,7 +87,7 @@ async fn answer(
         ReadError::TooLarge => MintError::TooLarge,
         ReadError::Broken(error) => transport(error),
     })?;
-    minted(&body, clock::unix_seconds(), life_default)
+    minted(&body, clock::believable_unix_seconds(), life_default)
 }
 
 fn transport(error: reqwest::Error) -> MintError {
@@ -109,7 +109,11 @@ struct Answer {
     expires_in: Option<serde_json::Value>,
 }
 
-fn minted(body: &SecretValue, unix_now: u64, life_default: Duration) -> Result<Minted, MintError> {
+fn minted(
+    body: &SecretValue,
+    unix_now: Option<u64>,
+    life_default: Duration,
+) -> Result<Minted, MintError> {
     let Ok(answer) = serde_json::from_slice::<Answer>(body.expose()) else {
         return Err(MintError::NotAnAnswer);
     };

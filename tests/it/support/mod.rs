@@ -5,6 +5,7 @@
 
 mod builder;
 mod callers;
+mod clocks;
 mod emulator;
 mod pki;
 mod process;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 pub(crate) use builder::{Builder, Stage};
 use builder::{Started, merge};
 pub(crate) use callers::{Callers, Load};
+pub(crate) use clocks::Clocks;
 pub(crate) use emulator::DataPulse;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
 pub(crate) use process::Process;
