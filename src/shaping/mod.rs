@@ -10,6 +10,8 @@ pub mod pace;
 pub mod pause;
 pub mod queue;
 pub mod schedule;
+mod lines;
+mod turns;
 mod quota;
 #[cfg(test)]
 mod tests;
@@ -23,27 +25,32 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::config::model;
 use crate::telemetry::Metrics;
+use lines::Line;
 use pace::{Start, Terms};
-use queue::{FairQueue, Ticket};
+use queue::Ticket;
 use quota::Quota;
-use schedule::{Charge, Schedule};
+use schedule::Schedule;
+use turns::Taken;
 
-/// No call waits longer for its turn.
-const WAIT_MAX: Duration = Duration::from_secs(25);
 /// A permit may always be used for this long: timers are that late.
 const LATE_MIN: Duration = Duration::from_millis(10);
-/// Waiting calls a quota, whatever its limit.
+/// Waiting calls a quota, whatever its limit, unless `shaping.queue` says otherwise.
 const QUEUE_MAX: usize = 10_000;
 
 /// Decides when a call may be sent.
 #[derive(Debug)]
 pub struct Shaper {
     quotas: BTreeMap<String, Shaped>,
+    /// No call waits longer for its turn.
+    wait_max: Duration,
 }
 
-#[derive(Debug, Clone)]
+/// A quota as the configuration in force has it.
+#[derive(Debug)]
 struct Shaped {
     quota: Arc<Quota>,
+    /// By the tenants' indices.
+    lines: Vec<Arc<Line>>,
     /// From the permit to the wire at most; later, a new permit is needed.
     late: Duration,
 }
@@ -57,10 +64,14 @@ pub struct Place(Option<Turn>);
 struct Turn {
     quota: Arc<Quota>,
     late: Duration,
-    tenant: usize,
+    line: Arc<Line>,
     ticket: Ticket,
     arrived_at: Instant,
-    charge: Option<Charge>,
+    wait_max: Duration,
+    /// By the attempt that has not left yet.
+    taken: Option<Taken>,
+    /// The number of the charge that the last attempt left with.
+    sent: Option<u64>,
 }
 
 /// The right to send one request now; every attempt needs its own.
@@ -89,45 +100,43 @@ impl Shaper {
     /// A schedule for each quota, beginning now, with nothing known of what was sent before.
     #[must_use]
     pub fn new(config: &Config, metrics: &Metrics) -> Self {
-        Self::build(config, |name, quota, weights| build(name, quota, weights, metrics))
+        Self::build(config, |name, quota| build(name, quota, metrics))
     }
 
-    /// The same for a changed configuration. A quota that is as before, for the same tenants, keeps
-    /// its schedule and its queue; of one that changed, what was sent is forgotten, and so it is taken
-    /// to be used up, and a pause goes on.
+    /// The same for a changed configuration. A quota that is as before keeps its schedule and its
+    /// queue; of one that changed, what was sent is forgotten, and so it is taken to be used up, and
+    /// a pause goes on.
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
-        let names = |config: &Config| -> Vec<Arc<str>> {
-            config.tenants.iter().map(|tenant| Arc::clone(&tenant.name)).collect()
-        };
-        let same_tenants = names(before) == names(now);
-        Self::build(now, |name, quota, weights| match self.quotas.get(name) {
-            Some(known) if same_tenants && before.quotas.get(name) == Some(quota) => {
-                Some(known.clone())
-            }
+        Self::build(now, |name, quota| match self.quotas.get(name) {
+            Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(&known.quota)),
             Some(known) => {
-                let new =
-                    build(name, &model::Quota { cautious: true, ..*quota }, weights, metrics)?;
+                let new = build(name, &model::Quota { cautious: true, ..*quota }, metrics)?;
                 // Until the upstream's silence is over, and until those who wait with the old
                 // schedule have left.
                 if let Some(rest) = known.quota.rest() {
-                    new.quota.throttled(Some(rest));
+                    new.throttled(0, Some(rest));
                 }
                 Some(new)
             }
-            None => build(name, quota, weights, metrics),
+            None => build(name, quota, metrics),
         })
     }
 
-    fn build(
-        config: &Config,
-        shaped: impl Fn(&str, &model::Quota, &[u32]) -> Option<Shaped>,
-    ) -> Self {
-        let weights = vec![1; config.tenants.len().max(1)];
-        let shaped = |(name, quota): (&String, &model::Quota)| {
-            Some((name.clone(), shaped(name, quota, &weights)?))
+    fn build(config: &Config, quota: impl Fn(&str, &model::Quota) -> Option<Arc<Quota>>) -> Self {
+        let wait_max = config.shaping.wait_max;
+        let shaped = |(name, terms): (&String, &model::Quota)| {
+            let quota = quota(name, terms)?;
+            let burst = terms.limit.map_or(0, |rate| part_of(rate.calls, terms.share) as usize / 5);
+            // What can leave in time, at once or paced.
+            let paced = wait_max.as_nanos() / quota.interval().as_nanos().max(1);
+            let leave = usize::try_from(paced).unwrap_or(QUEUE_MAX) + burst + 1;
+            let length_max = config.shaping.queue_max.unwrap_or_else(|| leave.min(QUEUE_MAX));
+            let lines = quota.arrange(&config.tenants, length_max);
+            let late = (terms.spread / 2).max(LATE_MIN);
+            Some((name.clone(), Shaped { quota, lines, late }))
         };
-        Self { quotas: config.quotas.iter().filter_map(shaped).collect() }
+        Self { quotas: config.quotas.iter().filter_map(shaped).collect(), wait_max }
     }
 
     /// Whether a call of this tenant that arrives now would leave before its deadline: asked before
@@ -141,14 +150,17 @@ impl Shaper {
         tenant: usize,
         deadline: Instant,
     ) -> Result<Place, Refusal> {
-        let Some(shaped) = quota.and_then(|name| self.quotas.get(name)) else {
+        let shaped = quota.and_then(|name| self.quotas.get(name));
+        let Some((shaped, line)) = shaped.and_then(|one| Some((one, one.lines.get(tenant)?)))
+        else {
             return Ok(Place(None));
         };
-        let quota = Arc::clone(&shaped.quota);
+        let (quota, line, wait_max) = (Arc::clone(&shaped.quota), Arc::clone(line), self.wait_max);
         let (arrived_at, ticket) = (Instant::now(), quota.ticket());
-        quota.foresee(tenant, ticket, deadline.min(arrived_at + WAIT_MAX))?;
+        quota.foresee(&line, ticket, deadline.min(arrived_at + wait_max))?;
         let late = shaped.late;
-        Ok(Place(Some(Turn { quota, late, tenant, ticket, arrived_at, charge: None })))
+        let (taken, sent) = (None, None);
+        Ok(Place(Some(Turn { quota, late, line, ticket, arrived_at, wait_max, taken, sent })))
     }
 
     /// Forgets what the upstream's answers taught of this quota: its pause, and the caution after it.
@@ -165,34 +177,31 @@ impl Shaper {
 }
 
 /// A quota that begins now; `None` where nothing is shaped.
-fn build(name: &str, quota: &model::Quota, weights: &[u32], metrics: &Metrics) -> Option<Shaped> {
+fn build(name: &str, quota: &model::Quota, metrics: &Metrics) -> Option<Arc<Quota>> {
     let rate = quota.limit?;
-    let part = |calls: u32| {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "at most `calls`, and not below zero"
-        )]
-        let part = (f64::from(calls) * quota.share + 1e-9).floor() as u32;
-        part.max(1)
-    };
-    let limit = part(rate.calls);
+    let limit = part_of(rate.calls, quota.share);
     let terms = Terms {
         limit,
         window: rate.per,
         spread: quota.spread,
         tick: quota.tick,
-        burst: quota.burst.map(part),
+        burst: quota.burst.map(|burst| part_of(burst, quota.share)),
     };
-    let also = quota.also.map(|also| (part(also.calls), also.per));
+    let also = quota.also.map(|also| (part_of(also.calls, quota.share), also.per));
     let start = if quota.cautious { Start::UsedUp } else { Start::Unknown };
     let schedule = Schedule::new(terms, also, start, Duration::ZERO);
-    let paced = WAIT_MAX.as_nanos() / schedule.interval().as_nanos().max(1);
-    let leave = usize::try_from(paced).unwrap_or(QUEUE_MAX) + limit as usize / 5 + 1;
-    let queue = FairQueue::new(weights, leave.min(QUEUE_MAX));
-    let late = (quota.spread / 2).max(LATE_MIN);
-    let quota = Arc::new(Quota::new(name, limit, schedule, queue, metrics));
-    Some(Shaped { quota, late })
+    Some(Arc::new(Quota::new(name, limit, schedule, metrics)))
+}
+
+/// This process's part of so many calls; at least one.
+fn part_of(calls: u32, share: f64) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most `calls`, and not below zero"
+    )]
+    let part = (f64::from(calls) * share + 1e-9).floor() as u32;
+    part.max(1)
 }
 
 impl Place {
@@ -202,9 +211,9 @@ impl Place {
     /// A [`Refusal`] when the turn would come after `deadline`.
     pub async fn ready(&mut self, deadline: Instant) -> Result<(), Refusal> {
         let Some(turn) = &mut self.0 else { return Ok(()) };
-        if turn.charge.is_none() {
-            let deadline = deadline.min(Instant::now() + WAIT_MAX);
-            turn.charge = Some(turn.quota.turn(turn.tenant, turn.ticket, deadline).await?);
+        if turn.taken.is_none() {
+            let deadline = deadline.min(Instant::now() + turn.wait_max);
+            turn.taken = Some(turn.quota.turn(&turn.line, turn.ticket, deadline).await?);
         }
         Ok(())
     }
@@ -222,15 +231,16 @@ impl Place {
             let Some(turn) = &mut self.0 else {
                 return Ok(Permit { departed_at: now, waited: Duration::ZERO });
             };
-            let Some(charge) = turn.charge.take() else { continue };
-            let late = now.saturating_duration_since(turn.quota.moment(charge)) > turn.late;
+            let Some(taken) = turn.taken.take() else { continue };
+            let late = now.saturating_duration_since(turn.quota.moment(taken)) > turn.late;
             // Once: what was waited for a second time leaves, however slow the machine is.
-            if late && !retaken {
-                turn.quota.give_back(charge);
-                retaken = true;
+            let is_late = late && !retaken;
+            if is_late || !turn.quota.restamp(taken, now) {
+                turn.quota.give_back(taken);
+                retaken |= is_late;
                 continue;
             }
-            turn.quota.restamp(charge, now);
+            turn.sent = Some(taken.charge.number);
             let waited = now.saturating_duration_since(turn.arrived_at);
             turn.quota.observe_wait(waited);
             return Ok(Permit { departed_at: now, waited });
@@ -245,24 +255,26 @@ impl Place {
         deadline: Instant,
     ) -> Option<(Duration, bool)> {
         let turn = self.0.as_ref()?;
-        let pause = turn.quota.throttled(asked);
-        let again = turn.quota.returns_by(turn.tenant, turn.ticket);
-        let by = deadline.min(Instant::now() + WAIT_MAX);
+        let pause = turn.quota.throttled(turn.sent?, asked);
+        let again = turn.quota.returns_by(&turn.line, turn.ticket);
+        let by = deadline.min(Instant::now() + turn.wait_max);
         Some((pause, again < by))
     }
 
     /// The upstream answered anything else.
     pub fn answered(&self) {
-        if let Some(turn) = &self.0 {
-            turn.quota.answered();
+        if let Some(turn) = &self.0
+            && let Some(charge) = turn.sent
+        {
+            turn.quota.answered(charge);
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(charge) = self.charge.take() {
-            self.quota.give_back(charge);
+        if let Some(taken) = self.taken.take() {
+            self.quota.give_back(taken);
         }
     }
 }

@@ -78,6 +78,22 @@ impl Pace {
         Self { interval, debt_max, memory, envelope, clear_at, bursts_from, slow_until }
     }
 
+    /// The schedule of a bound that is counted by our own clock, where nothing has to be given up:
+    /// never more than `limit` (0 is read as 1) in a `window`, closed at both ends, and no less.
+    #[must_use]
+    pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
+        let limit = limit.max(1);
+        Self {
+            interval: (window + SLACK) / limit + Duration::from_nanos(1),
+            debt_max: limit / 5,
+            memory: window,
+            envelope: Envelope::new(limit, window, Duration::ZERO, false),
+            clear_at: now,
+            bursts_from: now,
+            slow_until: Duration::ZERO,
+        }
+    }
+
     /// Whether a request may leave now.
     ///
     /// # Errors
@@ -217,6 +233,28 @@ mod tests {
         check(Terms { burst: Some(1), ..terms(100) }, Start::Idle, 1, 98..=100);
         check(terms(1), Start::Idle, 1, 1..=1);
         check(terms(2), Start::Idle, 1, 1..=1);
+    }
+
+    #[test]
+    fn a_bound_of_our_own_gives_nothing_away_and_nothing_up() {
+        for (limit, window) in [(1, 1), (2, 1), (10, 60), (200, 60)] {
+            let window = Duration::from_secs(window);
+            let mut pace = Pace::own(limit, window, Duration::ZERO);
+            let (mut now, mut sent) = (Duration::ZERO, Vec::new());
+            while now < window * 20 {
+                match pace.check(now) {
+                    Ok(()) => {
+                        pace.charge(now);
+                        sent.push(now);
+                    }
+                    Err(later) => now = later,
+                }
+            }
+            let limit = limit as usize;
+            let within = |pair: &[Duration]| pair[limit] - pair[0] > window;
+            assert!(sent.windows(limit + 1).all(within), "over {limit} in {window:?}");
+            assert!(sent.len() * 100 >= limit * 20 * 98, "{} of {}", sent.len(), limit * 20);
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! What a `429` of the upstream's means for a quota: silence, then one probe. Pure.
+//!
+//! Requests are known by the numbers of their charges: what left before a pause says nothing about
+//! whether it is over, however late its answer comes.
 
 use std::time::Duration;
 
@@ -14,6 +17,8 @@ const PROBE_MAX: Duration = Duration::from_secs(5);
 pub struct Pause {
     until: Duration,
     probe: Probe,
+    /// The last charge before the pause.
+    last_before: u64,
     /// Throttles in a row that did not say how long.
     untold: u32,
 }
@@ -25,43 +30,49 @@ enum Probe {
     Over,
     /// The next request is it.
     Due,
-    /// It left then, and its answer is awaited.
-    Out(Duration),
+    /// It left, and its answer is awaited.
+    Out { at: Duration, number: u64 },
+}
+
+/// A `429`, as far as the pause needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Throttle {
+    /// The charge of the request that met it.
+    pub number: u64,
+    /// The last charge so far.
+    pub newest: u64,
+    /// Its `Retry-After`.
+    pub asked: Option<Duration>,
+    /// The pause where it has none, doubling with each that follows a pause.
+    pub least: Duration,
 }
 
 impl Pause {
-    /// The upstream refused a request. `asked` is its `Retry-After`; without one the pause is
-    /// `least`, doubling with each that follows a pause.
-    ///
-    /// Gives the moment at which the pause ends.
-    pub fn throttled(
-        &mut self,
-        now: Duration,
-        asked: Option<Duration>,
-        least: Duration,
-    ) -> Duration {
+    /// The upstream refused a request. Gives the moment at which the pause ends.
+    pub fn throttled(&mut self, now: Duration, throttle: Throttle) -> Duration {
+        let Throttle { number, newest, asked, least } = throttle;
+        // Those that were under way together are one throttle.
+        let is_late = number <= self.last_before;
         let wait = match asked {
-            Some(asked) => {
-                self.untold = 0;
-                asked + MARGIN
-            }
+            Some(asked) => asked + MARGIN,
+            None if is_late => return self.until,
             None => {
-                // Those that were under way together are one throttle.
-                if now >= self.until {
-                    self.untold = self.untold.saturating_add(1);
-                }
-                let doublings = self.untold.saturating_sub(1).min(16);
+                let doublings = self.untold.min(16);
                 least.saturating_mul(1 << doublings).min(UNTOLD_MAX.max(least))
             }
         };
-        self.until = self.until.max(now + wait);
-        self.probe = Probe::Due;
+        self.untold = if asked.is_some() { 0 } else { self.untold.saturating_add(1) };
+        let until = now + wait;
+        if until > self.until {
+            (self.until, self.probe, self.last_before) = (until, Probe::Due, newest);
+        }
         self.until
     }
 
-    /// As if the upstream had never refused a request.
-    pub const fn forget(&mut self) {
-        *self = Self { until: Duration::ZERO, probe: Probe::Over, untold: 0 };
+    /// As if the upstream had never refused a request; those that are under way are of the past.
+    pub const fn forget(&mut self, newest: u64) {
+        (self.until, self.probe, self.untold) = (Duration::ZERO, Probe::Over, 0);
+        self.last_before = newest;
     }
 
     /// Whether a request may leave, as far as the pause goes.
@@ -71,29 +82,38 @@ impl Pause {
     pub fn check(&self, now: Duration) -> Result<(), Duration> {
         let until = match self.probe {
             Probe::Over | Probe::Due => self.until,
-            Probe::Out(at) => self.until.max(at + PROBE_MAX),
+            Probe::Out { at, .. } => self.until.max(at + PROBE_MAX),
         };
         if now >= until { Ok(()) } else { Err(until) }
     }
 
     /// A request leaves.
-    pub const fn sent(&mut self, now: Duration) {
+    pub const fn sent(&mut self, number: u64, now: Duration) {
         if matches!(self.probe, Probe::Due) {
-            self.probe = Probe::Out(now);
+            self.probe = Probe::Out { at: now, number };
         }
     }
 
-    /// The request did not leave after all.
-    pub const fn not_sent(&mut self) {
-        if matches!(self.probe, Probe::Out(_)) {
+    /// Whether a request that may leave was charged before a pause that is not over.
+    #[must_use]
+    pub fn overtook(&self, number: u64, now: Duration) -> bool {
+        number <= self.last_before && now < self.until
+    }
+
+    /// The request does not leave after all.
+    pub const fn not_sent(&mut self, number: u64) {
+        if let Probe::Out { number: probe, .. } = self.probe
+            && probe == number
+        {
             self.probe = Probe::Due;
         }
     }
 
-    /// The upstream answered a request with anything else: true when that was the probe's answer,
-    /// and the others may follow.
-    pub fn answered(&mut self, now: Duration) -> bool {
-        let probed = matches!(self.probe, Probe::Out(_)) && now >= self.until;
+    /// The upstream answered a request with anything else: true when that was the probe's answer, or
+    /// that of one that left after it, and the others may follow.
+    pub const fn answered(&mut self, number: u64) -> bool {
+        let Probe::Out { number: probe, .. } = self.probe else { return false };
+        let probed = number >= probe;
         if probed {
             (self.probe, self.untold) = (Probe::Over, 0);
         }
@@ -115,44 +135,125 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// A 429 for the charge `number`, when `newest` was the last.
+    const fn throttle(number: u64, newest: u64, asked: Option<u64>) -> Throttle {
+        let asked = match asked {
+            Some(seconds) => Some(s(seconds)),
+            None => None,
+        };
+        Throttle { number, newest, asked, least: s(1) }
+    }
+
     #[test]
     fn nothing_leaves_until_a_second_after_what_was_asked_for_then_one_probe() {
         let mut pause = Pause::default();
         assert_eq!(pause.check(s(0)), Ok(()));
-        assert_eq!(pause.throttled(s(10), Some(s(30)), s(1)), s(41));
+        assert_eq!(pause.throttled(s(10), throttle(1, 3, Some(30))), s(41));
         // A shorter one does not shorten it.
-        assert_eq!(pause.throttled(s(11), Some(s(1)), s(1)), s(41));
-        assert!(!pause.answered(s(12)), "an answer from before the pause is no probe's");
+        assert_eq!(pause.throttled(s(11), throttle(2, 3, Some(1))), s(41));
         assert_eq!(pause.check(s(40)), Err(s(41)));
         assert_eq!(pause.check(s(41)), Ok(()));
-        pause.sent(s(41));
+        pause.sent(4, s(41));
         assert_eq!(pause.check(s(41)), Err(s(46)), "the others wait for the probe");
-        assert!(pause.answered(s(42)));
+        assert!(pause.answered(4));
         assert_eq!(pause.check(s(42)), Ok(()));
+    }
+
+    /// A pause to 41 s; the charges 1 to 3 left before it, 4 is the probe and is out.
+    fn probing() -> Pause {
+        let mut pause = Pause::default();
+        pause.throttled(s(10), throttle(1, 3, Some(30)));
+        pause.sent(4, s(41));
+        pause
+    }
+
+    #[test]
+    fn a_late_answer_from_before_the_pause_is_not_the_probes() {
+        let mut pause = probing();
+        assert!(!pause.answered(2));
+        assert_eq!(pause.check(s(42)), Err(s(46)), "the probe is still awaited");
+        assert!(pause.answered(4));
+        assert!(!pause.answered(3), "nor does it end anything twice");
+    }
+
+    #[test]
+    fn an_answer_before_the_probe_left_ends_nothing() {
+        let mut pause = Pause::default();
+        pause.throttled(s(10), throttle(1, 3, Some(30)));
+        assert!(!pause.answered(2));
+        assert!(!pause.answered(3));
+        pause.sent(4, s(41));
+        assert_eq!(pause.check(s(42)), Err(s(46)));
+    }
+
+    #[test]
+    fn a_permit_from_before_the_pause_that_is_given_back_late_does_not_make_a_second_probe() {
+        let mut pause = probing();
+        pause.not_sent(3);
+        assert_eq!(pause.check(s(42)), Err(s(46)));
+        pause.not_sent(4);
+        assert_eq!(pause.check(s(42)), Ok(()), "the probe's own makes room for another");
+        pause.sent(5, s(42));
+        assert!(!pause.answered(3));
+        assert!(pause.answered(5));
+    }
+
+    #[test]
+    fn a_late_429_from_before_the_pause_is_the_same_throttle() {
+        let mut pause = probing();
+        assert_eq!(pause.throttled(s(42), throttle(2, 4, None)), s(41), "it adds nothing");
+        assert!(pause.answered(4), "and the probe is still the probe");
+        let mut pause = probing();
+        assert_eq!(pause.throttled(s(42), throttle(2, 4, Some(30))), s(73), "but it is obeyed");
+        assert!(!pause.answered(4), "the next probe counts, not the one that is out");
+        pause.sent(5, s(73));
+        assert!(pause.answered(5));
+    }
+
+    #[test]
+    fn the_probes_429_is_a_new_throttle() {
+        let mut pause = probing();
+        assert_eq!(pause.throttled(s(42), throttle(4, 4, Some(2))), s(45));
+        assert!(!pause.answered(4));
+        pause.sent(5, s(45));
+        assert!(pause.answered(5));
+    }
+
+    #[test]
+    fn a_permit_from_before_the_pause_may_not_be_used_in_it() {
+        let pause = probing();
+        assert!(pause.overtook(3, s(40)));
+        assert!(!pause.overtook(3, s(41)), "it is over");
+        assert!(!pause.overtook(4, s(41)), "the probe itself");
     }
 
     #[test]
     fn a_pause_of_unknown_length_doubles_up_to_a_minute() {
         let mut pause = Pause::default();
-        let (mut now, mut waits) = (s(0), Vec::new());
+        let (mut now, mut waits, mut number) = (s(0), Vec::new(), 2);
         for _ in 0..8 {
-            let until = pause.throttled(now, None, s(1));
-            assert_eq!(pause.throttled(now, None, s(1)), until, "one throttle, two answers");
+            let until = pause.throttled(now, throttle(number, number, None));
+            let again = pause.throttled(now, throttle(number - 1, number, None));
+            assert_eq!(again, until, "one throttle, two answers");
             waits.push((until - now).as_secs());
             now = until;
+            number += 1;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        pause.sent(now);
-        pause.answered(now);
-        assert_eq!(pause.throttled(now, None, s(1)) - now, s(1), "a success starts over");
+        pause.sent(number, now);
+        assert!(pause.answered(number));
+        let next = throttle(number + 1, number + 1, None);
+        assert_eq!(pause.throttled(now, next) - now, s(1), "a success starts over");
     }
 
     #[test]
     fn a_probe_that_is_lost_does_not_hold_the_others_for_ever() {
         let mut pause = Pause::default();
-        pause.throttled(s(0), Some(s(1)), s(1));
-        pause.sent(s(2));
+        pause.throttled(s(0), throttle(1, 1, Some(1)));
+        pause.sent(2, s(2));
         assert_eq!(pause.check(s(3)), Err(s(7)));
         assert_eq!(pause.check(s(7)), Ok(()));
+        pause.sent(3, s(7));
+        assert!(pause.answered(3), "one that left after it says as much");
     }
 }

@@ -11,7 +11,9 @@ pub type Ticket = u64;
 /// The requests that wait under one quota.
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    lines: Vec<Line<T>>,
+    /// By number, which is never used again.
+    lines: BTreeMap<usize, Line<T>>,
+    next_line: usize,
     /// The lines in which somebody waits; the first one's turn it is.
     round: VecDeque<usize>,
     length: usize,
@@ -36,108 +38,189 @@ pub enum Full {
 }
 
 impl<T> FairQueue<T> {
-    /// A line for each weight (0 is read as 1), `length_max` places.
+    /// Lines 0, 1 … for these weights, `length_max` places.
     #[must_use]
     pub fn new(weights: &[u32], length_max: usize) -> Self {
-        let line =
-            |weight: &u32| Line { weight: (*weight).max(1), turns: 0, waiting: BTreeMap::new() };
-        let lines = weights.iter().map(line).collect();
-        Self { lines, round: VecDeque::with_capacity(weights.len()), length: 0, length_max }
+        let (lines, round) = (BTreeMap::new(), VecDeque::with_capacity(weights.len()));
+        let mut queue = Self { lines, next_line: 0, round, length: 0, length_max };
+        for weight in weights {
+            queue.open(*weight);
+        }
+        queue
     }
 
-    /// Whether there is a place for one more of this tenant.
+    /// Opens a line of this weight (0 is read as 1), and gives its number.
+    pub fn open(&mut self, weight: u32) -> usize {
+        let line = self.next_line;
+        self.next_line += 1;
+        self.lines.insert(line, Line { weight: weight.max(1), turns: 0, waiting: BTreeMap::new() });
+        line
+    }
+
+    /// Another weight, from the line's next round on.
+    pub fn reweigh(&mut self, line: usize, weight: u32) {
+        if let Some(line) = self.lines.get_mut(&line) {
+            line.weight = weight.max(1);
+            line.turns = line.turns.min(line.weight);
+        }
+    }
+
+    /// Another number of places; who waits keeps its own.
+    pub const fn resize(&mut self, length_max: usize) {
+        self.length_max = length_max;
+    }
+
+    /// Closes a line in which nobody waits.
+    pub fn close(&mut self, line: usize) {
+        if self.waiting(line) == 0 {
+            self.lines.remove(&line);
+        }
+    }
+
+    /// Whether there is a place for one more in this line.
     ///
     /// # Errors
     /// [`Full`]: whose fault it is.
-    pub fn check(&self, tenant: usize) -> Result<(), Full> {
-        let Some(line) = self.lines.get(tenant) else { return Err(Full::Queue) };
-        let own = line.waiting.len();
+    pub fn check(&self, line: usize) -> Result<(), Full> {
+        let Some(own) = self.lines.get(&line) else { return Err(Full::Queue) };
+        let own = own.waiting.len();
         if own == self.length {
             return if own < self.length_max { Ok(()) } else { Err(Full::Queue) };
         }
         if self.length >= self.length_max.saturating_mul(2) {
             return Err(Full::Queue);
         }
-        if own >= self.share(tenant) { Err(Full::Share) } else { Ok(()) }
+        if own >= self.share(line) { Err(Full::Share) } else { Ok(()) }
     }
 
-    /// Whether the tenant has at least its share of the queue while others wait.
+    /// Whether the line has at least its share of those who wait, while there are others.
     #[must_use]
-    pub fn is_over_share(&self, tenant: usize) -> bool {
-        let own = self.waiting(tenant);
-        let others = self.length - own;
-        others > 0 && own.saturating_mul(self.round.len().max(1)) >= self.length
+    pub fn is_over_share(&self, line: usize) -> bool {
+        let own = self.waiting(line);
+        let (weight, all) = self.weights(line);
+        own < self.length && own as u64 * all >= self.length as u64 * weight
     }
 
-    /// Puts a request in its tenant's line, where its ticket belongs.
+    /// Puts a request in a line, where its ticket belongs.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub fn push(&mut self, tenant: usize, ticket: Ticket, waiter: T) -> Result<(), Full> {
-        self.check(tenant)?;
-        let Some(line) = self.lines.get_mut(tenant) else { return Err(Full::Queue) };
-        if line.waiting.is_empty() {
-            line.turns = line.weight;
-            self.round.push_back(tenant);
+    pub fn push(&mut self, line: usize, ticket: Ticket, waiter: T) -> Result<(), Full> {
+        self.check(line)?;
+        let Some(own) = self.lines.get_mut(&line) else { return Err(Full::Queue) };
+        if own.waiting.is_empty() {
+            own.turns = own.weight;
+            self.round.push_back(line);
         }
-        if line.waiting.insert(ticket, waiter).is_none() {
+        if own.waiting.insert(ticket, waiter).is_none() {
             self.length += 1;
         }
         Ok(())
     }
 
-    /// Whose turn it is.
+    /// The first of each line, in the order of their turns.
+    pub fn heads(&self) -> impl Iterator<Item = (usize, Ticket)> {
+        self.round.iter().filter_map(|line| {
+            let (ticket, _) = self.lines.get(line)?.waiting.first_key_value()?;
+            Some((*line, *ticket))
+        })
+    }
+
+    /// The last of each line, in the order of their turns.
+    pub fn tails(&self) -> impl Iterator<Item = (usize, Ticket, &T)> {
+        self.round.iter().filter_map(|line| {
+            let (ticket, waiter) = self.lines.get(line)?.waiting.last_key_value()?;
+            Some((*line, *ticket, waiter))
+        })
+    }
+
+    /// The first of a line.
     #[must_use]
-    pub fn front(&self) -> Option<(Ticket, &T)> {
-        let line = self.lines.get(*self.round.front()?)?;
-        line.waiting.first_key_value().map(|(ticket, waiter)| (*ticket, waiter))
+    pub fn first(&self, line: usize) -> Option<&T> {
+        self.lines.get(&line)?.waiting.first_key_value().map(|(_, waiter)| waiter)
     }
 
     /// Takes the request out whose turn it is.
     pub fn pop(&mut self) -> Option<(Ticket, T)> {
-        let tenant = *self.round.front()?;
-        let line = self.lines.get_mut(tenant)?;
-        let popped = line.waiting.pop_first()?;
+        self.pop_from(*self.round.front()?)
+    }
+
+    /// Takes the first of a line out, whose turn it is because those before it may not leave now:
+    /// they keep their turns.
+    pub fn pop_from(&mut self, line: usize) -> Option<(Ticket, T)> {
+        let own = self.lines.get_mut(&line)?;
+        let popped = own.waiting.pop_first()?;
         self.length -= 1;
-        line.turns = line.turns.saturating_sub(1);
-        if line.waiting.is_empty() {
-            self.round.pop_front();
-        } else if line.turns == 0 {
-            line.turns = line.weight;
-            self.round.rotate_left(1);
+        own.turns = own.turns.saturating_sub(1);
+        let is_empty = own.waiting.is_empty();
+        if is_empty || own.turns == 0 {
+            own.turns = own.weight;
+            if self.round.front() == Some(&line) {
+                self.round.pop_front();
+            } else {
+                self.round.retain(|active| *active != line);
+            }
+            if !is_empty {
+                self.round.push_back(line);
+            }
         }
         Some(popped)
     }
 
     /// Takes a request out that no longer waits.
-    pub fn remove(&mut self, tenant: usize, ticket: Ticket) -> Option<T> {
-        let line = self.lines.get_mut(tenant)?;
-        let removed = line.waiting.remove(&ticket)?;
+    pub fn remove(&mut self, line: usize, ticket: Ticket) -> Option<T> {
+        let own = self.lines.get_mut(&line)?;
+        let removed = own.waiting.remove(&ticket)?;
         self.length -= 1;
-        if line.waiting.is_empty() {
-            self.round.retain(|active| *active != tenant);
+        if own.waiting.is_empty() {
+            self.round.retain(|active| *active != line);
         }
         Some(removed)
     }
 
-    /// How many leave before a request with this ticket, if nobody else comes.
+    /// How many of the same line leave before a request with this ticket.
     #[must_use]
-    pub fn ahead(&self, tenant: usize, ticket: Ticket) -> u64 {
-        let Some(line) = self.lines.get(tenant) else { return 0 };
-        let own = line.waiting.range(..ticket).count() as u64;
-        // In a round that has begun, some of the tenant's turns may be gone.
-        let rounds = own / u64::from(line.weight) + 1 + u64::from(line.weight > 1);
-        let others = self.round.iter().filter(|active| **active != tenant);
-        let before = |other: &usize| {
-            let other = self.lines.get(*other)?;
-            Some((other.waiting.len() as u64).min(rounds.saturating_mul(u64::from(other.weight))))
+    pub fn before(&self, line: usize, ticket: Ticket) -> u64 {
+        let Some(own) = self.lines.get(&line) else { return 0 };
+        match own.waiting.last_key_value() {
+            Some((last, _)) if *last >= ticket => own.waiting.range(..ticket).count() as u64,
+            _ => own.waiting.len() as u64,
+        }
+    }
+
+    /// How many leave before a request with this ticket, if nobody else comes and everybody may
+    /// leave.
+    #[must_use]
+    pub fn ahead(&self, line: usize, ticket: Ticket) -> u64 {
+        let Some(own) = self.lines.get(&line) else { return 0 };
+        let before = self.before(line, ticket);
+        let place = self.round.iter().position(|active| *active == line);
+        let turns = place.map_or(own.weight, |_| own.turns);
+        // In which of the line's visits it is its turn.
+        let visit = match before.checked_sub(u64::from(turns)) {
+            None => 0,
+            Some(later) => 1 + later / u64::from(own.weight),
         };
-        own + others.filter_map(before).sum::<u64>()
+        let others = self.round.iter().enumerate().filter(|(_, active)| **active != line);
+        let sooner = |(at, other): (usize, &usize)| {
+            let other = self.lines.get(other)?;
+            let visits = visit + u64::from(place.is_none_or(|place| at < place));
+            let later = visits.checked_sub(1)?;
+            let turns = u64::from(other.turns) + later.saturating_mul(u64::from(other.weight));
+            Some(turns.min(other.waiting.len() as u64))
+        };
+        before + others.filter_map(sooner).sum::<u64>()
     }
 
     /// Everybody who waits.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.lines.iter().flat_map(|line| line.waiting.values())
+        self.lines.values().flat_map(|line| line.waiting.values())
+    }
+
+    /// How many wait in a line.
+    #[must_use]
+    pub fn waiting(&self, line: usize) -> usize {
+        self.lines.get(&line).map_or(0, |line| line.waiting.len())
     }
 
     /// How many wait.
@@ -152,18 +235,19 @@ impl<T> FairQueue<T> {
         self.length == 0
     }
 
-    fn waiting(&self, tenant: usize) -> usize {
-        self.lines.get(tenant).map_or(0, |line| line.waiting.len())
-    }
-
-    /// A tenant's part of the places while others wait; at least one.
-    fn share(&self, tenant: usize) -> usize {
-        let weight_of = |at: usize| self.lines.get(at).map_or(0, |line| u64::from(line.weight));
-        let others = self.round.iter().filter(|active| **active != tenant);
-        let own = weight_of(tenant);
-        let all = own + others.map(|other| weight_of(*other)).sum::<u64>();
+    /// A line's part of the places while others wait; at least one.
+    fn share(&self, line: usize) -> usize {
+        let (own, all) = self.weights(line);
         let share = (self.length_max as u64).saturating_mul(own) / all.max(1);
         usize::try_from(share).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// The line's weight, and the weights of all that wait with it.
+    fn weights(&self, line: usize) -> (u64, u64) {
+        let weight = |line: &usize| self.lines.get(line).map_or(0, |line| u64::from(line.weight));
+        let own = weight(&line);
+        let others = self.round.iter().filter(|active| **active != line);
+        (own, own + others.map(weight).sum::<u64>())
     }
 }
 
@@ -222,7 +306,7 @@ mod tests {
         }
         assert_eq!(queue.pop(), Some((0, ())));
         queue.push(0, 0, ()).unwrap();
-        assert_eq!(queue.front(), Some((0, &())));
+        assert_eq!(queue.heads().next(), Some((0, 0)));
         assert_eq!(queue.ahead(0, 0), 0);
         assert_eq!(queue.ahead(0, 2), 2);
     }
@@ -272,7 +356,7 @@ mod tests {
                 }
                 prop_assert_eq!(queue.len(), model.len());
                 prop_assert!(queue.len() <= 60);
-                prop_assert_eq!(queue.front().is_some(), !queue.is_empty());
+                prop_assert_eq!(queue.heads().next().is_some(), !queue.is_empty());
             }
         }
 
@@ -299,23 +383,56 @@ mod tests {
             }
         }
 
+        /// Lines that begin to wait while others are at it, with turns left over.
         #[test]
-        fn nobody_is_told_too_few_before_it(
-            weights in prop::collection::vec(1_u32..4, 1..4),
-            pushes in prop::collection::vec((0_usize..4, any::<bool>()), 1..100),
+        fn everybody_is_told_exactly_how_many_leave_before_it(
+            weights in prop::collection::vec(1_u32..5, 1..5),
+            steps in prop::collection::vec((0_usize..5, any::<bool>()), 1..100),
+            asking in 0_usize..5,
         ) {
             let mut queue = FairQueue::new(&weights, 1000);
-            for (ticket, (tenant, pop)) in (0..).zip(pushes) {
-                queue.push(tenant % weights.len(), ticket, ()).unwrap();
+            for (ticket, (line, pop)) in (0..).zip(steps) {
+                queue.push(line % weights.len(), ticket, ()).unwrap();
                 if pop {
                     queue.pop();
                 }
             }
-            let tenant = 0;
-            let ahead = queue.ahead(tenant, 1000);
-            queue.push(tenant, 1000, ()).unwrap();
+            let line = asking % weights.len();
+            let ahead = queue.ahead(line, 1000);
+            queue.push(line, 1000, ()).unwrap();
+            prop_assert_eq!(queue.ahead(line, 1000), ahead, "the same once it waits");
             let before = std::iter::from_fn(|| queue.pop()).position(|(ticket, ())| ticket == 1000);
-            prop_assert!(before.unwrap() as u64 <= ahead, "{before:?} > {ahead}");
+            prop_assert_eq!(before.map(|before| before as u64), Some(ahead));
+        }
+
+        /// However much the others ask for: a line with somebody waiting gets its turns in each
+        /// round, and never falls behind by more than one request.
+        #[test]
+        fn a_line_that_never_runs_dry_gets_its_weight_whatever_the_others_do(
+            weight in 1_u32..6,
+            others in prop::collection::vec((1_u32..6, 0_u32..20), 1..4),
+        ) {
+            let weights: Vec<u32> =
+                [weight].into_iter().chain(others.iter().map(|(weight, _)| *weight)).collect();
+            let mut queue = FairQueue::new(&weights, 100_000);
+            let (mut ticket, mut got, mut turns) = (1000, 0_u32, 0_u32);
+            let all: u32 = weights.iter().sum();
+            for ticket in 0..1000 {
+                queue.push(0, ticket, 0).unwrap();
+            }
+            for _ in 0..all * 20 {
+                for (line, each) in (1..).zip(others.iter().map(|(_, each)| *each)) {
+                    for _ in 0..each {
+                        ticket += 1;
+                        // A line that floods is full at some time.
+                        let _full = queue.push(line, ticket, line);
+                    }
+                }
+                let (_, line) = queue.pop().unwrap();
+                got += u32::from(line == 0);
+                turns += 1;
+                prop_assert!((got + weight) * all >= turns * weight, "{got} of {turns} turns");
+            }
         }
     }
 }

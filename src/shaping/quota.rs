@@ -1,5 +1,5 @@
-//! One quota as calls meet it: its schedule and its queue behind one lock, which is never held over
-//! a wait. Whoever's turn it is waits for the clock; the others wait for their turn.
+//! One quota as calls meet it: its turns behind one lock, which is never held over a wait. Whoever's
+//! turn it is waits for the clock; the others wait for their turn.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Refusal;
-use super::queue::{FairQueue, Full, Ticket};
-use super::schedule::{Charge, Schedule};
+use super::lines::Line;
+use super::queue::Ticket;
+use super::schedule::Schedule;
+use super::turns::{Request, Step, Taken, Turns};
+use crate::config::model::Tenant;
 use crate::telemetry::Metrics;
-
-/// A call that would leave this shortly before its deadline is not let in: timers are late.
-const MARGIN: Duration = Duration::from_millis(10);
 
 /// A quota.
 #[derive(Debug)]
@@ -21,86 +21,71 @@ pub(super) struct Quota {
     name: Box<str>,
     limit: u32,
     began_at: Instant,
-    state: Mutex<State>,
+    turns: Mutex<Turns<Arc<Notify>>>,
     metrics: Metrics,
-}
-
-#[derive(Debug)]
-struct State {
-    schedule: Schedule,
-    queue: FairQueue<Arc<Notify>>,
-    next_ticket: Ticket,
-}
-
-/// What a waiting call does next.
-enum Step {
-    Leave(Charge),
-    /// It is its turn at this moment at the earliest.
-    Until(Instant),
-    /// Others are before it.
-    Wait,
-    Refuse(Refusal),
 }
 
 impl Quota {
     /// A quota with nobody waiting; `limit` is what its use is told against.
-    pub(super) fn new(
-        name: &str,
-        limit: u32,
-        schedule: Schedule,
-        queue: FairQueue<Arc<Notify>>,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(super) fn new(name: &str, limit: u32, schedule: Schedule, metrics: &Metrics) -> Self {
         metrics.quota_limit.with_label_values(&[name]).set(i64::from(limit));
-        let state = Mutex::new(State { schedule, queue, next_ticket: 0 });
-        Self { name: name.into(), limit, began_at: Instant::now(), state, metrics: metrics.clone() }
+        let turns = Mutex::new(Turns::new(schedule));
+        Self { name: name.into(), limit, began_at: Instant::now(), turns, metrics: metrics.clone() }
+    }
+
+    /// A line for each tenant: see [`Turns::arrange`].
+    pub(super) fn arrange(&self, tenants: &[Tenant], length_max: usize) -> Vec<Arc<Line>> {
+        self.lock().arrange(tenants, length_max, self.since(Instant::now()))
+    }
+
+    /// Between two paced calls.
+    pub(super) fn interval(&self) -> Duration {
+        self.lock().schedule.interval()
     }
 
     /// When a call arrived, against others.
     pub(super) fn ticket(&self) -> Ticket {
-        let mut state = self.lock();
-        state.next_ticket += 1;
-        state.next_ticket
+        self.lock().ticket()
     }
 
     /// Whether a call that arrives now would leave before its deadline.
     pub(super) fn foresee(
         &self,
-        tenant: usize,
+        line: &Line,
         ticket: Ticket,
         deadline: Instant,
     ) -> Result<(), Refusal> {
         let now = Instant::now();
-        self.lock().foresee(tenant, ticket, self.since(now), self.since(deadline))
+        let request = Request { line, ticket, deadline: self.since(deadline) };
+        self.lock().foresee(request, self.since(now))
     }
 
     /// Waits for the call's turn. A call that is dropped meanwhile gives its place on.
     pub(super) async fn turn(
         self: &Arc<Self>,
-        tenant: usize,
+        line: &Arc<Line>,
         ticket: Ticket,
         deadline: Instant,
-    ) -> Result<Charge, Refusal> {
+    ) -> Result<Taken, Refusal> {
         let waiter = {
             let now = self.since(Instant::now());
-            let mut state = self.lock();
-            if state.queue.is_empty()
-                && let Ok(charge) = state.schedule.admit(now)
-            {
-                return Ok(charge);
+            let request = Request { line, ticket, deadline: self.since(deadline) };
+            let mut turns = self.lock();
+            if let Some(taken) = turns.admit(line, now) {
+                return Ok(taken);
             }
-            state.foresee(tenant, ticket, now, self.since(deadline))?;
+            turns.foresee(request, now)?;
             let woken = Arc::new(Notify::new());
-            let pushed = state.queue.push(tenant, ticket, Arc::clone(&woken));
-            pushed.map_err(|full| state.refusal(tenant, full, now))?;
-            self.depth(&state);
-            Waiter { quota: Arc::clone(self), tenant, ticket, woken }
+            turns.push(request, Arc::clone(&woken), now)?;
+            tell_displaced(&mut turns, now);
+            self.depth(&turns);
+            Waiter { quota: Arc::clone(self), line: Arc::clone(line), ticket, woken }
         };
         loop {
             let until = match self.step(&waiter, deadline) {
-                Step::Leave(charge) => return Ok(charge),
+                Step::Leave(taken) => return Ok(taken),
                 Step::Refuse(refusal) => return Err(refusal),
-                Step::Until(at) => at,
+                Step::Later(at) => (self.began_at + at).min(deadline),
                 Step::Wait => deadline,
             };
             // Whether woken or late: the next step says what it means.
@@ -109,89 +94,82 @@ impl Quota {
     }
 
     fn step(&self, waiter: &Waiter, deadline: Instant) -> Step {
-        let now = Instant::now();
-        let at = self.since(now);
-        let mut state = self.lock();
-        let first = state.queue.front().is_some_and(|(ticket, _)| ticket == waiter.ticket);
-        let admitted = first.then(|| state.schedule.admit(at));
-        if let Some(Ok(charge)) = admitted {
-            state.queue.pop();
-            state.wake_next();
-            self.depth(&state);
-            return Step::Leave(charge);
+        let now = self.since(Instant::now());
+        let deadline = self.since(deadline);
+        let request = Request { line: &waiter.line, ticket: waiter.ticket, deadline };
+        let mut turns = self.lock();
+        let step = turns.step(request, now);
+        match step {
+            Step::Leave(_) => {
+                wake_next(&mut turns, now);
+                self.depth(&turns);
+            }
+            // Whose bound has room by now comes before this one.
+            Step::Wait => wake_next(&mut turns, now),
+            Step::Later(_) | Step::Refuse(_) => {}
         }
-        // The upstream may have asked for silence since the call was let in.
-        if now >= deadline || state.schedule.paused_until() > self.since(deadline) {
-            let refusal = state.refusal(waiter.tenant, Full::Queue, at);
-            return Step::Refuse(Refusal { full: false, ..refusal });
-        }
-        match admitted {
-            Some(Err(later)) => Step::Until((self.began_at + later).min(deadline)),
-            _ => Step::Wait,
-        }
+        step
     }
 
     /// When a call leaves at the latest that comes back now and stood first in line.
-    pub(super) fn returns_by(&self, tenant: usize, ticket: Ticket) -> Instant {
+    pub(super) fn returns_by(&self, line: &Line, ticket: Ticket) -> Instant {
         let now = self.since(Instant::now());
-        let mut state = self.lock();
-        let ahead = state.queue.ahead(tenant, ticket);
-        self.began_at + state.schedule.leaves_by(now, ahead)
+        self.began_at + self.lock().returns_by(line, ticket, now)
     }
 
-    /// The call leaves later than it was let.
-    pub(super) fn restamp(&self, charge: Charge, now: Instant) {
-        self.lock().schedule.restamp(charge, self.since(now));
+    /// The call leaves, later than it was let; false when it must not any more.
+    pub(super) fn restamp(&self, taken: Taken, now: Instant) -> bool {
+        self.lock().restamp(taken, self.since(now))
     }
 
     /// The call does not leave: the next may.
-    pub(super) fn give_back(&self, charge: Charge) {
-        let mut state = self.lock();
-        state.schedule.give_back(charge);
-        state.wake_next();
+    pub(super) fn give_back(&self, taken: Taken) {
+        let mut turns = self.lock();
+        turns.give_back(taken);
+        wake_next(&mut turns, self.since(Instant::now()));
     }
 
     /// For how long a schedule that takes this one's place must not begin: the rest of a pause, and
     /// the time that those who wait here need to leave; `None`: not at all.
     pub(super) fn rest(&self) -> Option<Duration> {
         let now = self.since(Instant::now());
-        let state = self.lock();
-        let waiting = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
-        let pause = state.schedule.paused_until().saturating_sub(now);
-        let rest = pause + state.schedule.interval().saturating_mul(waiting);
+        let turns = self.lock();
+        let waiting = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        let pause = turns.schedule.paused_until().saturating_sub(now);
+        let rest = pause + turns.schedule.interval().saturating_mul(waiting);
         (!rest.is_zero()).then_some(rest)
     }
 
-    /// The upstream refused a call: nothing leaves until it may.
-    pub(super) fn throttled(&self, asked: Option<Duration>) -> Duration {
+    /// The upstream refused the call with this charge: nothing leaves until it may.
+    pub(super) fn throttled(&self, charge: u64, asked: Option<Duration>) -> Duration {
         let now = self.since(Instant::now());
-        let mut state = self.lock();
-        let until = state.schedule.throttled(now, asked);
+        let mut turns = self.lock();
+        let until = turns.schedule.throttled(now, charge, asked);
         // Those who cannot wait that long are told now.
-        state.queue.iter().for_each(|woken| woken.notify_one());
+        turns.everybody().for_each(|woken| woken.notify_one());
         until.saturating_sub(now)
     }
 
-    /// The upstream took a call.
-    pub(super) fn answered(&self) {
+    /// The upstream took the call with this charge.
+    pub(super) fn answered(&self, charge: u64) {
         let now = self.since(Instant::now());
-        let mut state = self.lock();
-        if state.schedule.answered(now) {
-            state.wake_next();
+        let mut turns = self.lock();
+        if turns.schedule.answered(charge) {
+            wake_next(&mut turns, now);
         }
     }
 
     /// Forgets what the upstream's answers taught.
     pub(super) fn forget(&self) {
         let now = self.since(Instant::now());
-        let mut state = self.lock();
-        state.schedule.forget(now);
-        state.wake_next();
+        let mut turns = self.lock();
+        turns.schedule.forget(now);
+        wake_next(&mut turns, now);
     }
 
     /// When a charge was made.
-    pub(super) fn moment(&self, charge: Charge) -> Instant {
-        self.began_at + charge.at
+    pub(super) fn moment(&self, taken: Taken) -> Instant {
+        self.began_at + taken.charge.at
     }
 
     /// Brings the gauge of the use up to date: it falls by itself.
@@ -208,8 +186,8 @@ impl Quota {
         self.metrics.queue_wait.with_label_values(&label).observe(waited.as_secs_f64());
     }
 
-    fn depth(&self, state: &State) {
-        let depth = i64::try_from(state.queue.len()).unwrap_or(i64::MAX);
+    fn depth(&self, turns: &Turns<Arc<Notify>>) {
+        let depth = i64::try_from(turns.len()).unwrap_or(i64::MAX);
         self.metrics.queue_depth.with_label_values(&[&*self.name]).set(depth);
     }
 
@@ -217,64 +195,41 @@ impl Quota {
         at.saturating_duration_since(self.began_at)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Turns<Arc<Notify>>> {
         // No code under the lock panics; if it did, the counts would still be counts.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn foresee(
-        &mut self,
-        tenant: usize,
-        ticket: Ticket,
-        now: Duration,
-        deadline: Duration,
-    ) -> Result<(), Refusal> {
-        let full = self.queue.check(tenant).err();
-        let ahead = self.queue.ahead(tenant, ticket);
-        if let Some(full) = full {
-            return Err(self.refusal(tenant, full, now));
-        }
-        if self.schedule.leaves_by(now, ahead) + MARGIN > deadline {
-            let share = self.queue.is_over_share(tenant);
-            let full = if share { Full::Share } else { Full::Queue };
-            return Err(Refusal { full: false, ..self.refusal(tenant, full, now) });
-        }
-        Ok(())
+fn wake_next(turns: &mut Turns<Arc<Notify>>, now: Duration) {
+    if let Some(woken) = turns.whose_turn(now) {
+        woken.notify_one();
     }
+}
 
-    /// A refusal that says when there is room: when a call that comes back then, with nobody new
-    /// before it, leaves at once.
-    fn refusal(&mut self, tenant: usize, full: Full, now: Duration) -> Refusal {
-        let ahead = self.queue.ahead(tenant, Ticket::MAX);
-        let leaves = self.schedule.leaves_by(now, ahead);
-        let paused = self.schedule.paused_until() > now;
-        let tenants_fault = full == Full::Share && !paused;
-        Refusal { retry_after: leaves.saturating_sub(now), tenants_fault, full: !paused }
-    }
-
-    fn wake_next(&self) {
-        if let Some((_, woken)) = self.queue.front() {
-            woken.notify_one();
-        }
+/// Others came before somebody who is too late for that: it is told now, and not at its deadline.
+fn tell_displaced(turns: &mut Turns<Arc<Notify>>, now: Duration) {
+    if let Some(woken) = turns.displaced(now) {
+        woken.notify_one();
     }
 }
 
 /// A call in the queue; dropping it gives its place on.
 struct Waiter {
     quota: Arc<Quota>,
-    tenant: usize,
+    line: Arc<Line>,
     ticket: Ticket,
     woken: Arc<Notify>,
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut state = self.quota.lock();
-        if state.queue.remove(self.tenant, self.ticket).is_some() {
-            state.wake_next();
-            self.quota.depth(&state);
+        let now = self.quota.since(Instant::now());
+        let mut turns = self.quota.lock();
+        if turns.remove(&self.line, self.ticket) {
+            wake_next(&mut turns, now);
+            tell_displaced(&mut turns, now);
+            self.quota.depth(&turns);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::pace::{Pace, Start, Terms};
-use super::pause::Pause;
+use super::pause::{Pause, Throttle};
 
 /// How long the rate is half of what it could be after a pause.
 const SLOW: Duration = Duration::from_secs(5);
@@ -32,7 +32,8 @@ struct Also {
 pub struct Charge {
     /// When.
     pub at: Duration,
-    number: u64,
+    /// Counted from 1.
+    pub number: u64,
 }
 
 impl Schedule {
@@ -48,38 +49,62 @@ impl Schedule {
         Self { pace: Pace::new(terms, start, now), also, pause: Pause::default(), charges: 0 }
     }
 
+    /// The schedule of a bound that is our own: see [`Pace::own`].
+    #[must_use]
+    pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
+        let pace = Pace::own(limit, window, now);
+        Self { pace, also: None, pause: Pause::default(), charges: 0 }
+    }
+
     /// Takes a permit, if a request may leave now.
     ///
     /// # Errors
     /// When it is worth asking again: later than `now`.
     pub fn admit(&mut self, now: Duration) -> Result<Charge, Duration> {
-        self.pause.check(now)?;
-        self.pace.check(now)?;
+        self.check(now)?;
         if let Some(also) = &mut self.also {
-            if !also.envelope.allows(now) {
-                return Err(also.envelope.next_step(now));
-            }
             also.envelope.count(now);
         }
         self.pace.charge(now);
-        self.pause.sent(now);
         self.charges += 1;
+        self.pause.sent(self.charges, now);
         Ok(Charge { at: now, number: self.charges })
     }
 
-    /// The request leaves a little later than it was charged.
-    pub fn restamp(&mut self, charge: Charge, now: Duration) {
+    /// Whether a request may leave now.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub fn check(&mut self, now: Duration) -> Result<(), Duration> {
+        self.pause.check(now)?;
+        self.pace.check(now)?;
+        if let Some(also) = &mut self.also
+            && !also.envelope.allows(now)
+        {
+            return Err(also.envelope.next_step(now));
+        }
+        Ok(())
+    }
+
+    /// The request leaves a little later than it was charged. False when the upstream asked for
+    /// silence meanwhile: it must not leave.
+    #[must_use]
+    pub fn restamp(&mut self, charge: Charge, now: Duration) -> bool {
+        if self.pause.overtook(charge.number, now) {
+            return false;
+        }
         self.pace.restamp(charge.at, now);
         if let Some(also) = &mut self.also {
             also.envelope.uncount(charge.at);
             also.envelope.count(now);
         }
+        true
     }
 
     /// The request does not leave.
     pub fn give_back(&mut self, charge: Charge) {
         self.pace.give_back(charge.at, charge.number == self.charges);
-        self.pause.not_sent();
+        self.pause.not_sent(charge.number);
         if let Some(also) = &mut self.also {
             also.envelope.uncount(charge.at);
         }
@@ -101,22 +126,25 @@ impl Schedule {
         paced.max(paused.saturating_add(counted))
     }
 
-    /// The upstream answered `429`. Gives the moment until which nothing leaves.
-    pub fn throttled(&mut self, now: Duration, asked: Option<Duration>) -> Duration {
+    /// The upstream answered `429` to the request with this charge (0: to one of another schedule's),
+    /// with this `Retry-After`. Gives the moment until which nothing leaves.
+    pub fn throttled(&mut self, now: Duration, number: u64, asked: Option<Duration>) -> Duration {
         let least = self.pace.leaves_by(now, 0).saturating_sub(now).max(self.pace.interval());
-        let until = self.pause.throttled(now, asked, least);
+        let throttle = Throttle { number, newest: self.charges, asked, least };
+        let until = self.pause.throttled(now, throttle);
         self.pace.calm(until, SLOW);
         until
     }
 
-    /// The upstream answered otherwise: true when that ends the wait of others.
-    pub fn answered(&mut self, now: Duration) -> bool {
-        self.pause.answered(now)
+    /// The upstream answered the request with this charge otherwise: true when that ends the wait of
+    /// others.
+    pub const fn answered(&mut self, number: u64) -> bool {
+        self.pause.answered(number)
     }
 
     /// Forgets the upstream's refusals, not what was sent.
     pub fn forget(&mut self, now: Duration) {
-        self.pause.forget();
+        self.pause.forget(self.charges);
         self.pace.forget(now);
     }
 
@@ -178,10 +206,11 @@ mod tests {
     fn a_throttle_is_silence_then_a_probe_then_half_the_rate() {
         let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
         assert_eq!(leave(&mut schedule, ms(0), 10), [ms(0); 10]);
-        assert_eq!(schedule.throttled(ms(100), Some(ms(9_000))), ms(10_100));
+        assert_eq!(schedule.throttled(ms(100), 7, Some(ms(9_000))), ms(10_100));
         assert_eq!(leave(&mut schedule, ms(200), 1), [ms(10_100)]);
+        assert!(!schedule.answered(9), "it left before the pause");
         assert!(schedule.admit(ms(11_500)).is_err(), "the probe's answer is awaited");
-        assert!(schedule.answered(ms(11_600)));
+        assert!(schedule.answered(11));
         let left = leave(&mut schedule, ms(11_600), 3);
         assert!(left[2] - left[1] > ms(1200), "{left:?}");
     }
@@ -190,7 +219,7 @@ mod tests {
     fn a_throttle_that_is_forgotten_is_no_pause_and_what_was_sent_still_counts() {
         let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
         let mut left = leave(&mut schedule, ms(0), 20);
-        schedule.throttled(ms(100), Some(ms(600_000)));
+        schedule.throttled(ms(100), 7, Some(ms(600_000)));
         schedule.forget(ms(200));
         left.extend(leave(&mut schedule, ms(200), 180));
         assert!(left[20] < ms(20_000), "{:?}", left[20]);

@@ -3,30 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Place, Refusal, Shaper, build};
-use crate::config::model::{Quota, Rate};
+use super::{Place, Refusal, Shaper};
+use crate::config::{self, Config};
 use crate::telemetry::Metrics;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// One quota, `q`, of 61 a minute (a call a second and a little), for two tenants.
+/// One quota, `q`, and tenants that use it, each given as what follows its name.
+fn config(quota: &str, tenants: &[&str], more: &str) -> Config {
+    let mut text = format!(
+        "version: 1\nlisteners: [{{listen: 'localhost:1', tenant: t0}}]\n\
+         quotas: {{q: {{{quota}}}}}\n\
+         credentials: [{{name: a, level: admin, quota: q, api_key: 'file:/k'}}]\n{more}tenants:\n"
+    );
+    for (number, tenant) in tenants.iter().enumerate() {
+        text += &format!("  - {{name: t{number}, credentials: [a]{tenant}}}\n");
+    }
+    config::parse(&text, "test", &|_| None).unwrap().0
+}
+
+fn shaper_of(config: &Config) -> Arc<Shaper> {
+    Arc::new(Shaper::new(config, &Metrics::new().unwrap()))
+}
+
+/// 61 a minute (a call a second and a little), for two tenants.
 fn shaper() -> Arc<Shaper> {
-    let quota = Quota {
-        limit: Some(Rate { calls: 61, per: s(60) }),
-        share: 1.0,
-        also: None,
-        spread: Duration::from_millis(250),
-        tick: Duration::ZERO,
-        burst: None,
-        cautious: false,
-    };
-    let shaped = build("q", &quota, &[1, 1], &Metrics::new().unwrap()).unwrap();
-    Arc::new(Shaper { quotas: [("q".to_owned(), shaped)].into() })
+    shaper_of(&config("limit: 61/min", &["", ""], ""))
 }
 
 /// A call that is sent as soon as it may: when, and for which tenant.
@@ -176,46 +184,106 @@ async fn a_429_holds_the_whole_quota_and_tells_those_who_cannot_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_left_before_a_pause_and_ends_late_is_not_its_probe() {
+    let shaper = shaper();
+    let deadline = Instant::now() + s(90);
+    let (mut slow, mut held, mut first) =
+        (placed(&shaper).await, placed(&shaper).await, placed(&shaper).await);
+    let _sent = slow.depart(deadline).await.unwrap();
+    let _sent = first.depart(deadline).await.unwrap();
+    held.ready(deadline).await.unwrap();
+    assert_eq!(first.throttled(Some(s(9)), deadline), Some((s(10), true)));
+    let began = Instant::now();
+    let mut probe = placed(&shaper).await;
+    let _sent = probe.depart(deadline).await.unwrap();
+    assert!(began.elapsed() >= s(10));
+    let mut waiting = JoinSet::new();
+    waiting.spawn(call(Arc::clone(&shaper), 0));
+    let probed = Instant::now();
+    slow.answered();
+    drop(held);
+    settle().await;
+    assert!(waiting.try_join_next().is_none(), "the probe is still out");
+    assert!(probed.elapsed() < s(2), "{:?}", probed.elapsed());
+    probe.answered();
+    waiting.join_next().await.unwrap().unwrap().unwrap();
+    assert!(probed.elapsed() < s(4), "{:?}", probed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_was_taken_before_a_pause_is_not_used_in_it() {
+    let shaper = shaper();
+    let deadline = Instant::now() + s(90);
+    let (mut first, mut next) = (placed(&shaper).await, placed(&shaper).await);
+    let _sent = first.depart(deadline).await.unwrap();
+    next.ready(deadline).await.unwrap();
+    let began = Instant::now();
+    first.throttled(Some(s(9)), deadline);
+    let _sent = next.depart(deadline).await.unwrap();
+    assert!(began.elapsed() >= s(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_keeps_the_schedule_of_an_equal_quota_and_trusts_no_changed_one() {
-    let config = |limit: &str, tenant: &str| {
-        let text = format!(
-            "version: 1\nlisteners: [{{listen: 'localhost:1'}}]\n\
-             quotas: {{q: {{limit: {limit}}}}}\n\
-             credentials: [{{name: a, level: admin, quota: q, api_key: 'file:/k'}}]\n\
-             tenants: [{{name: {tenant}, credentials: [a], callers: [{{listener: 'localhost:1'}}]}}]\n"
-        );
-        crate::config::parse(&text, "test", &|_| None).unwrap().0
-    };
     let metrics = Metrics::new().unwrap();
-    let before = config("60/min", "x");
-    let shaper = Shaper::new(&before, &metrics);
+    let before = config("limit: 60/min", &[""], "");
+    let shaper = Arc::new(Shaper::new(&before, &metrics));
     let known = |shaper: &Shaper| Arc::clone(&shaper.quotas.get("q").unwrap().quota);
-    let same = shaper.renewed(&before, &config("60/min", "x"), &metrics);
-    assert!(Arc::ptr_eq(&known(&shaper), &known(&same)));
-    for changed in [config("61/min", "x"), config("60/min", "y")] {
-        let renewed = shaper.renewed(&before, &changed, &metrics);
-        assert!(!Arc::ptr_eq(&known(&shaper), &known(&renewed)));
-        let shaper = Arc::new(renewed);
-        let (waited, _) = call(Arc::clone(&shaper), 0).await.unwrap();
-        assert!(waited > s(1), "what was sent before is not known: {waited:?}");
+    call(Arc::clone(&shaper), 0).await.unwrap();
+    for (tenants, more) in [
+        (&[""][..], ""),
+        (&["", ", weight: 3, limit: 10/min"][..], ""),
+        (&[""][..], "shaping: {max_wait: 3s, queue: 5}\n"),
+    ] {
+        let same = shaper.renewed(&before, &config("limit: 60/min", tenants, more), &metrics);
+        assert!(Arc::ptr_eq(&known(&shaper), &known(&same)), "{tenants:?} {more}");
     }
+    let renewed = shaper.renewed(&before, &config("limit: 61/min", &[""], ""), &metrics);
+    assert!(!Arc::ptr_eq(&known(&shaper), &known(&renewed)));
+    let (waited, _) = call(Arc::new(renewed), 0).await.unwrap();
+    assert!(waited > s(1), "what was sent before is not known: {waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_loses_nobody_who_waits_and_new_weights_count_from_then_on() {
+    let metrics = Metrics::new().unwrap();
+    let before = config("limit: 61/min", &["", ""], "");
+    let first = Arc::new(Shaper::new(&before, &metrics));
+    let mut calls = JoinSet::new();
+    call(Arc::clone(&first), 0).await.unwrap();
+    for tenant in [0, 0, 0, 0] {
+        calls.spawn(call(Arc::clone(&first), tenant));
+        settle().await;
+    }
+    // The first tenant is gone, and the second has three turns to a third one's one.
+    let mut after = config("limit: 61/min", &["", ", weight: 3", ""], "");
+    after.tenants.remove(0);
+    let second = Arc::new(first.renewed(&before, &after, &metrics));
+    for tenant in [1, 1, 0, 0, 0] {
+        let second = Arc::clone(&second);
+        calls.spawn(async move {
+            let (at, tenant) = call(second, tenant).await?;
+            Ok((at, tenant + 1))
+        });
+        settle().await;
+    }
+    let mut left: Vec<_> = calls.join_all().await.into_iter().map(Result::unwrap).collect();
+    left.sort_unstable();
+    let tenants: Vec<_> = left.iter().map(|(_, tenant)| *tenant).collect();
+    assert_eq!(tenants, [0, 2, 1, 1, 1, 0, 2, 0, 0]);
+    drop((first, before));
+    let third = second.renewed(&after, &after, &metrics);
+    assert_eq!(third.quotas.get("q").unwrap().lines.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_does_not_end_the_upstreams_pause() {
-    let config = |limit: &str| {
-        let text = format!(
-            "version: 1\nlisteners: [{{listen: 'localhost:1'}}]\n\
-             quotas: {{q: {{limit: {limit}}}}}\n\
-             credentials: [{{name: a, level: admin, quota: q, api_key: 'file:/k'}}]\n"
-        );
-        crate::config::parse(&text, "test", &|_| None).unwrap().0
-    };
-    let (metrics, before) = (Metrics::new().unwrap(), config("600/min"));
+    let (metrics, before) = (Metrics::new().unwrap(), config("limit: 600/min", &[""], ""));
     let shaper = Shaper::new(&before, &metrics);
-    let place = shaper.admit(Some("q"), 0, Instant::now() + s(30)).unwrap();
+    let mut place = placed(&shaper).await;
+    let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
     place.throttled(Some(s(60)), Instant::now() + s(30));
-    let renewed = shaper.renewed(&before, &config("700/min"), &metrics);
+    let renewed = shaper.renewed(&before, &config("limit: 700/min", &[""], ""), &metrics);
     let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
     assert!(refusal.retry_after >= s(60), "{refusal:?}");
 }
@@ -223,18 +291,142 @@ async fn a_reload_does_not_end_the_upstreams_pause() {
 /// By the real clock, because only that goes on between the turn and the wire.
 #[tokio::test]
 async fn a_quota_without_spread_lets_calls_leave() {
-    let quota = Quota {
-        limit: Some(Rate { calls: 600, per: s(60) }),
-        share: 1.0,
-        also: None,
-        spread: Duration::ZERO,
-        tick: Duration::ZERO,
-        burst: None,
-        cautious: false,
-    };
-    let shaped = build("q", &quota, &[1], &Metrics::new().unwrap()).unwrap();
-    let shaper = Arc::new(Shaper { quotas: [("q".to_owned(), shaped)].into() });
+    let shaper = shaper_of(&config("limit: 600/min, spread: 0s", &[""], ""));
     for _ in 0..3 {
         call(Arc::clone(&shaper), 0).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_wait_and_queue_say_how_long_and_how_many_wait() {
+    let shaper = shaper_of(&config("limit: 61/min", &[""], "shaping: {max_wait: 5s}\n"));
+    let patient = Instant::now() + s(600);
+    let mut waiting = JoinSet::new();
+    let mut places = Vec::new();
+    for _ in 0..8 {
+        let Ok(mut place) = shaper.admit(Some("q"), 0, patient) else { continue };
+        places.push(());
+        waiting.spawn(async move { place.ready(patient).await.map(|()| place) });
+        settle().await;
+    }
+    assert_eq!(places.len(), 5, "at once, and one a second and a little");
+    let shaper = shaper_of(&config("limit: 61/min", &[""], "shaping: {queue: 2}\n"));
+    for _ in 0..8 {
+        waiting.spawn(hold(Arc::clone(&shaper), 0));
+        settle().await;
+    }
+    let refusal = shaper.admit(Some("q"), 0, patient).unwrap_err();
+    assert!(refusal.full && !refusal.tenants_fault, "{refusal:?}");
+    waiting.shutdown().await;
+}
+
+/// A call that waits, and then does not send for a day.
+async fn hold(shaper: Arc<Shaper>, tenant: usize) -> Result<Place, Refusal> {
+    let mut place = shaper.admit(Some("q"), tenant, Instant::now() + s(600))?;
+    place.ready(Instant::now() + s(600)).await?;
+    tokio::time::sleep(s(86_400)).await;
+    Ok(place)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_own_bound_holds_it_back_and_nobody_else() {
+    let shaper = shaper_of(&config("limit: 600/min", &["", ", limit: 61/min"], ""));
+    let mut calls = JoinSet::new();
+    for tenant in [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0] {
+        calls.spawn(call(Arc::clone(&shaper), tenant));
+        settle().await;
+    }
+    let mut left: Vec<_> = calls.join_all().await.into_iter().map(Result::unwrap).collect();
+    left.sort_unstable();
+    let free = left.iter().filter(|(_, tenant)| *tenant == 0).map(|(at, _)| *at).max().unwrap();
+    assert!(free < s(2), "those without a bound do not wait for it: {left:?}");
+    // A fifth of the bound at once as far as the quota lets it, then one a second.
+    let bounded = left.iter().filter(|(_, tenant)| *tenant == 1).map(|(at, _)| *at).max().unwrap();
+    assert!((s(2)..s(4)).contains(&bounded), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_over_its_own_bound_is_told_so_and_when_there_is_room() {
+    let shaper = shaper_of(&config("limit: 6000/min", &["", ", limit: 10/min"], ""));
+    let deadline = || Instant::now() + s(20);
+    let mut calls = JoinSet::new();
+    let mut refused = Vec::new();
+    for _ in 0..20 {
+        match shaper.admit(Some("q"), 1, deadline()) {
+            Ok(_) => {
+                calls.spawn(call(Arc::clone(&shaper), 1));
+                settle().await;
+            }
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    assert!(refused.len() > 10, "{}", refused.len());
+    let refusal = refused.first().unwrap();
+    assert!(
+        refusal.tenants_fault && !refusal.full,
+        "its own limit, and not the queue: {refusal:?}"
+    );
+    assert!(shaper.admit(Some("q"), 0, deadline()).is_ok(), "the quota has room");
+    let told = Instant::now() + refusal.retry_after;
+    while calls.join_next().await.is_some() {}
+    tokio::time::sleep_until(told).await;
+    let mut place = shaper.admit(Some("q"), 1, deadline()).unwrap();
+    place.ready(deadline()).await.unwrap();
+    assert!(Instant::now() - told < Duration::from_millis(50), "it leaves when it was told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_displaced_by_another_tenant_is_told_at_once_and_not_at_its_deadline() {
+    let shaper = shaper();
+    let mut flood = JoinSet::new();
+    for _ in 0..40 {
+        let shaper = Arc::clone(&shaper);
+        flood.spawn(async move {
+            let began = Instant::now();
+            let outcome = call(shaper, 0).await;
+            (began.elapsed(), outcome)
+        });
+        settle().await;
+    }
+    // Twenty-five are let in, for as many seconds. Then another tenant asks for half of them.
+    let mut other = JoinSet::new();
+    for _ in 0..10 {
+        other.spawn(call(Arc::clone(&shaper), 1));
+        settle().await;
+    }
+    let (mut left, mut displaced) = (0, 0);
+    while let Some(ended) = flood.join_next().await {
+        match ended.unwrap() {
+            (_, Ok(_)) => left += 1,
+            (waited, Err(refusal)) => {
+                assert!(waited < s(1), "told after {waited:?}");
+                displaced += usize::from(refusal.tenants_fault);
+            }
+        }
+    }
+    assert_eq!(other.join_all().await.into_iter().filter(Result::is_ok).count(), 10);
+    assert_eq!((left, displaced), (15, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_wait_in_order_and_not_one_more() {
+    let more = "shaping: {max_wait: 700s, queue: 10000}\n";
+    let shaper = shaper_of(&config("limit: 1001/min", &[""], more));
+    let patient = Instant::now() + s(700);
+    let (mut waiting, left) = (JoinSet::new(), Arc::new(Mutex::new(Vec::new())));
+    for number in 0..10_001 {
+        let (shaper, left) = (Arc::clone(&shaper), Arc::clone(&left));
+        waiting.spawn(async move {
+            let mut place = shaper.admit(Some("q"), 0, patient).unwrap();
+            place.ready(patient).await.unwrap();
+            let _sent = place.depart(patient).await.unwrap();
+            left.lock().push(number);
+        });
+        tokio::task::yield_now().await;
+    }
+    settle().await;
+    assert!(shaper.admit(Some("q"), 0, patient).is_err_and(|refusal| refusal.full));
+    waiting.join_all().await;
+    let left = std::mem::take(&mut *left.lock());
+    assert!(left.is_sorted() && left.len() == 10_001, "{} left", left.len());
 }

@@ -88,6 +88,62 @@ async fn what_cannot_leave_in_time_is_told_so_at_once_and_when_to_come_back() {
     rig.finish().await;
 }
 
+/// Two tenants, the first on the listener, the second by its token, on a quota of 20 a second.
+async fn tenants(more: &str) -> Rig {
+    let yaml = format!(
+        "quotas: {{starter: {{limit: 20/s}}}}\nupstream: {{request_timeout: 3s}}\n\
+         listeners: [{{listen: 'localhost:0', tenant: first}}]\ncredentials:\n  \
+         - {{name: reader, level: read_only, quota: starter, api_key: \"file:${{DIR}}/reader\"}}\n\
+         tenants:\n  - {{name: first, credentials: [reader]}}\n  \
+         - {{name: second, credentials: [reader], callers: [{{caller_token: \"file:${{DIR}}/second\"}}]{more}}}\n"
+    );
+    let builder = Rig::builder().await;
+    std::fs::write(builder.dir().join("second"), SECOND).expect("written");
+    builder.config_in_dir(&yaml).start().await
+}
+
+const SECOND: &str = "CANARY7f3a-second";
+
+/// Calls of the second tenant that come at once.
+async fn flood_second(rig: &Rig, count: usize) -> Vec<reqwest::Response> {
+    let mut calls = JoinSet::new();
+    for _ in 0..count {
+        let call = rig.client.get(rig.url("/v1/datasets"));
+        calls.spawn(call.header("x-datapulse-sidecar-token", SECOND).send());
+    }
+    calls.join_all().await.into_iter().map(|answer| answer.expect("an answer")).collect()
+}
+
+#[tokio::test]
+async fn a_tenant_over_its_limit_gets_429_and_the_others_notice_nothing() {
+    let rig = tenants(", limit: 5/s").await;
+    let (second, first) = tokio::join!(flood_second(&rig, 60), flood(&rig, 20));
+    assert!(first.iter().all(|status| *status == 200), "{first:?}");
+    let refused: Vec<_> = second.iter().filter(|answer| answer.status() == 429).collect();
+    let served = second.iter().filter(|answer| answer.status() == 200).count();
+    assert_eq!(refused.len() + served, 60);
+    assert!((5..=20).contains(&served), "three seconds of five: {served}");
+    for answer in refused {
+        assert_eq!(answer.headers()["x-datapulse-sidecar-error"], "would_miss_deadline");
+        let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=4).contains(&wait), "{wait}");
+    }
+    assert_eq!(rig.emulator.statuses(429), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_floods_leaves_the_others_their_turns() {
+    let rig = tenants("").await;
+    let (second, first) = tokio::join!(flood_second(&rig, 300), flood(&rig, 20));
+    assert!(first.iter().all(|status| *status == 200), "{first:?}");
+    let served = second.iter().filter(|answer| answer.status() == 200).count();
+    let refused = second.iter().filter(|answer| answer.status() == 429).count();
+    assert!((15..=62).contains(&served), "what the other leaves of three seconds: {served}");
+    assert!(refused > 0, "those who are told while the other waits");
+    rig.finish().await;
+}
+
 #[tokio::test]
 async fn a_429_pauses_the_quota_and_the_call_is_sent_again() {
     let rig = rig("").await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Level;
+use super::{Level, Rate};
 use crate::config::path_pattern::PathPattern;
 use crate::secret::SecretRef;
 
@@ -90,6 +90,10 @@ pub struct Tenant {
     /// How its callers are known, beside by the listener where they call. No two tenants have the
     /// same.
     pub callers: Vec<KnownBy>,
+    /// Its turns in a quota's queue against those of others, from 1 to 1,000.
+    pub weight: u32,
+    /// Its own bound inside each quota.
+    pub limit: Option<Rate>,
 }
 
 /// How a caller is known, wherever it calls.

@@ -1,8 +1,7 @@
-//! The credentials, and the limits that belong to them.
+//! The credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,32 +86,4 @@ pub struct ClientCredentials {
     pub audience: Option<String>,
     /// Further parameters of the token request.
     pub params: BTreeMap<String, String>,
-}
-
-/// A limit that belongs to an API key.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quota {
-    /// Calls in `per`; `None`: no shaping.
-    pub limit: Option<Rate>,
-    /// This process's part of it, above 0 and at most 1.
-    pub share: f64,
-    /// A second limit.
-    pub also: Option<Rate>,
-    /// Between our send and the upstream's count.
-    pub spread: Duration,
-    /// How coarsely the upstream reads its clock.
-    pub tick: Duration,
-    /// How many calls the upstream takes at once, at least 1; `None`: as many as the limit.
-    pub burst: Option<u32>,
-    /// Whether to begin as if the quota were used up.
-    pub cautious: bool,
-}
-
-/// So many calls in so much time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// At least 1.
-    pub calls: u32,
-    /// A second, a minute or an hour.
-    pub per: Duration,
 }

@@ -8,6 +8,7 @@ mod upstream;
 mod credential;
 mod process;
 mod stores;
+mod shaping;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,8 +17,9 @@ use std::time::Duration;
 pub use callers::{
     Action, Choice, ForwardedFor, FrontDoor, KnownBy, Listener, Methods, Rule, Socket, Tenant,
 };
-pub use credential::{ClientCredentials, Credential, CredentialKind, Level, Quota, Rate};
+pub use credential::{ClientCredentials, Credential, CredentialKind, Level};
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
+pub use shaping::{Quota, Rate, Shaping};
 pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};
 pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// By name. Credentials name them.
     pub quotas: BTreeMap<String, Quota>,
+    /// How calls wait for them.
+    pub shaping: Shaping,
     /// At least one; names are unique.
     pub tenants: Vec<Tenant>,
     /// First match wins; the default policy is at the end, so that every path matches a rule.

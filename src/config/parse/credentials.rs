@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Checker;
 use crate::config::collect::join;
-use crate::config::model::{ClientCredentials, Credential, CredentialKind, Quota};
+use crate::config::model::{ClientCredentials, Credential, CredentialKind};
 use crate::config::raw;
 use crate::secret::SecretRef;
 
-/// Between our send and the upstream's count, unless the quota says otherwise.
-const SPREAD: Duration = Duration::from_millis(250);
 /// What the token request says by itself.
 const RESERVED_PARAMS: [&str; 5] =
     ["grant_type", "client_id", "client_secret", "scope", "audience"];
@@ -173,38 +170,5 @@ impl Checker<'_> {
             return None;
         }
         Some(reference)
-    }
-
-    /// The plans' limits.
-    pub(super) fn quotas(
-        &mut self,
-        quotas: Option<&BTreeMap<String, raw::Quota>>,
-    ) -> Option<BTreeMap<String, Quota>> {
-        let written = quotas.into_iter().flatten();
-        let mut quotas = BTreeMap::new();
-        for (name, quota) in written {
-            let at = join("quotas", name);
-            self.is_name(&at, name);
-            if quota.burst == Some(0) {
-                self.error(&join(&at, "burst"), "is at least 1");
-            }
-            let spread = quota.spread.or(Some(raw::Span(SPREAD)));
-            let spread = self.span(&join(&at, "spread"), spread, 0);
-            let tick = self.span(&join(&at, "tick"), quota.tick, 0);
-            let limit = self.required(&at, "limit", quota.limit);
-            if let (Some(raw::Limit(limit)), Some(spread), Some(tick)) = (limit, spread, tick) {
-                let quota = Quota {
-                    limit,
-                    share: quota.share.map_or(1.0, |raw::Share(share)| share),
-                    also: quota.also.and_then(|raw::Limit(also)| also),
-                    spread,
-                    tick,
-                    burst: quota.burst,
-                    cautious: matches!(quota.cold_start, Some(raw::ColdStart::Cautious)),
-                };
-                quotas.insert(name.clone(), quota);
-            }
-        }
-        Some(quotas)
     }
 }

@@ -9,6 +9,7 @@ mod listeners;
 mod policy;
 mod process;
 mod stores;
+mod shaping;
 mod tenants;
 mod upstream;
 
@@ -58,6 +59,7 @@ impl Checker<'_> {
             Some(_) => self.error("version", "this program reads version 1"),
         }
         let quotas = self.quotas(raw.quotas.as_ref());
+        let shaping = self.shaping(raw.shaping.as_ref());
         let credentials = self.credentials(raw.credentials.as_deref(), raw.quotas.as_ref());
         let tenants = self.tenants(raw);
         let listeners = self.listeners(raw, tenants.as_ref());
@@ -82,6 +84,7 @@ impl Checker<'_> {
             stores: stores?,
             credentials: credentials?,
             quotas: quotas?,
+            shaping: shaping?,
             tenants: tenants?.list,
             policy: policy?,
             health_listen,

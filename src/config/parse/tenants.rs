@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::Checker;
 use crate::config::collect::join;
-use crate::config::model::Tenant;
+use crate::config::model::{Rate, Tenant};
 use crate::config::raw::{self, Raw};
+
+/// More is hardly meant as a weight.
+const WEIGHT_MAX: u32 = 1000;
 
 /// The tenants, and which listeners they say are theirs.
 pub(super) struct Tenants {
@@ -58,12 +61,43 @@ impl Checker<'_> {
             }
             let callers = self.callers(&at, written, &listeners, &mut tenants);
             let credentials = self.credentials_of(&at, written, raw);
+            let weight = self.weight(&join(&at, "weight"), written.weight);
+            let limit = self.limit_of(&join(&at, "limit"), written.limit, &credentials, raw);
             // Even a tenant with mistakes can be referred to.
             let tenant = tenant(name.unwrap_or_default(), credentials, raw);
-            tenants.list.push(Tenant { callers, ..tenant });
+            tenants.list.push(Tenant { callers, weight, limit, ..tenant });
         }
         self.unique(&names);
         Some(tenants)
+    }
+
+    fn weight(&mut self, path: &str, weight: Option<u32>) -> u32 {
+        let weight = weight.unwrap_or(1);
+        if !(1..=WEIGHT_MAX).contains(&weight) {
+            self.error(path, "is a whole number from 1 to 1000");
+        }
+        weight
+    }
+
+    /// A tenant's own limit, where it bounds something.
+    fn limit_of(
+        &mut self,
+        path: &str,
+        limit: Option<raw::Limit>,
+        credentials: &[usize],
+        raw: &Raw,
+    ) -> Option<Rate> {
+        let limit = limit?.0;
+        if limit.is_none() {
+            self.error(path, "leave `limit` out for a tenant without a limit of its own");
+        }
+        let list = raw.credentials.as_deref().unwrap_or_default();
+        let has_quota = |index: &usize| list.get(*index).is_some_and(|one| one.quota.is_some());
+        let is_known = !credentials.is_empty() && self.names_are_known("credentials", "quota");
+        if is_known && !credentials.iter().any(has_quota) {
+            self.error(path, "bounds nothing: none of this tenant's credentials has a quota");
+        }
+        limit
     }
 
     /// What the listeners are called, as far as it can be known.
@@ -113,5 +147,6 @@ fn tenant(name: &str, mut credentials: Vec<usize>, raw: &Raw) -> Tenant {
         raw.credentials.as_deref().and_then(|list| list.get(*index)).and_then(|item| item.level)
     };
     credentials.sort_by_key(level);
-    Tenant { name: Arc::from(name), credentials, callers: Vec::new() }
+    let callers = Vec::new();
+    Tenant { name: Arc::from(name), credentials, callers, weight: 1, limit: None }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{CallerHeader, Limit, PrivateKeyJwt, RefreshToken, ServiceAccount, Share, Span};
+use super::{
+    AutoOrNumber, CallerHeader, Fleet, Limit, PrivateKeyJwt, RefreshToken, ServiceAccount, Share,
+    Span,
+};
 use crate::config::model::Level;
 
 /// One credential; exactly one of its kinds is given.
@@ -99,6 +102,22 @@ pub enum ColdStart {
     Cautious,
 }
 
+/// How calls are spaced.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shaping {
+    /// The longest wait of a call. Default: 25s.
+    pub max_wait: Option<Span>,
+    /// Waiting calls a quota: auto, what can leave within `max_wait`; or a number. Default: auto.
+    pub queue: Option<AutoOrNumber>,
+    /// Where the schedule is kept: auto, none or a path. Default: auto.
+    pub state_file: Option<String>,
+    /// Compute and report, hold nothing. Default: false.
+    pub shadow: Option<bool>,
+    /// Replicas that share a quota.
+    pub fleet: Option<Fleet>,
+}
+
 /// Whose credentials callers may use.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -112,9 +131,10 @@ pub struct Tenant {
     /// Names under `credentials`.
     #[schemars(required, length(min = 1))]
     pub credentials: Option<Vec<String>>,
-    /// Its part of a quota, against other tenants'.
+    /// Its part of a quota, against other tenants', while both have calls waiting. Default: 1.
+    #[schemars(range(min = 1, max = 1000))]
     pub weight: Option<u32>,
-    /// A smaller limit of its own.
+    /// A smaller limit of its own inside each quota. Default: none.
     pub limit: Option<Limit>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AutoOrNumber, Size, Span};
+use super::{Size, Span};
 
 /// A listener's certificate.
 #[derive(Deserialize, JsonSchema)]
@@ -67,22 +67,6 @@ pub struct ServiceAccount {
     pub audience: Option<String>,
     /// Further parameters of the token request.
     pub params: Option<BTreeMap<String, String>>,
-}
-
-/// How calls are spaced.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Shaping {
-    /// The longest wait of a call. Default: 25s.
-    pub max_wait: Option<Span>,
-    /// Waiting calls a quota. Default: auto.
-    pub queue: Option<AutoOrNumber>,
-    /// Where the schedule is kept: auto, none or a path. Default: auto.
-    pub state_file: Option<String>,
-    /// Compute and report, hold nothing. Default: false.
-    pub shadow: Option<bool>,
-    /// Replicas that share a quota.
-    pub fleet: Option<Fleet>,
 }
 
 /// Replicas that share a quota.

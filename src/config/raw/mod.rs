@@ -20,11 +20,12 @@ use serde::Deserialize;
 
 use super::model::{Choice, ForwardedFor, Http2, LogFormat, LogLevel, TokenRequest};
 pub use access::{
-    Caller, ClientCredentials, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Tenant,
+    Caller, ClientCredentials, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Shaping,
+    Tenant,
 };
 pub use later::{
     CallerHeader, ClientCert, Dedupe, Endpoint, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken,
-    ServiceAccount, Shaping, Webhooks,
+    ServiceAccount, Webhooks,
 };
 pub use stores::{StoreAws, StoreVault, Stores, VaultAuth, VaultMethod};
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
@@ -42,10 +43,10 @@ pub const NOT_YET: &[&str] = &[
     "credentials[].client_credentials.private_key_jwt",
     "credentials[].refresh_token",
     "credentials[].service_account",
-    "shaping",
+    "shaping.state_file",
+    "shaping.shadow",
+    "shaping.fleet",
     "tenants[].callers[].header",
-    "tenants[].weight",
-    "tenants[].limit",
     "webhooks",
 ];
 

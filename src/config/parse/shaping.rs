@@ -1,0 +1,69 @@
+//! The plans' limits, and how calls wait for them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Checker;
+use crate::config::collect::join;
+use crate::config::model::{Quota, Shaping};
+use crate::config::raw;
+
+/// Between our send and the upstream's count, unless the quota says otherwise.
+const SPREAD: Duration = Duration::from_millis(250);
+/// The longest wait for a turn, in seconds, unless `shaping.max_wait` says otherwise.
+const WAIT_MAX_S: u64 = 25;
+/// More waiting calls than a quota of any plan lets through in ten minutes.
+const QUEUE_MAX: u64 = 100_000;
+
+impl Checker<'_> {
+    /// The plans' limits.
+    pub(super) fn quotas(
+        &mut self,
+        quotas: Option<&BTreeMap<String, raw::Quota>>,
+    ) -> Option<BTreeMap<String, Quota>> {
+        let written = quotas.into_iter().flatten();
+        let mut quotas = BTreeMap::new();
+        for (name, quota) in written {
+            let at = join("quotas", name);
+            self.is_name(&at, name);
+            if quota.burst == Some(0) {
+                self.error(&join(&at, "burst"), "is at least 1");
+            }
+            let spread = quota.spread.or(Some(raw::Span(SPREAD)));
+            let spread = self.span(&join(&at, "spread"), spread, 0);
+            let tick = self.span(&join(&at, "tick"), quota.tick, 0);
+            let limit = self.required(&at, "limit", quota.limit);
+            if let (Some(raw::Limit(limit)), Some(spread), Some(tick)) = (limit, spread, tick) {
+                let quota = Quota {
+                    limit,
+                    share: quota.share.map_or(1.0, |raw::Share(share)| share),
+                    also: quota.also.and_then(|raw::Limit(also)| also),
+                    spread,
+                    tick,
+                    burst: quota.burst,
+                    cautious: matches!(quota.cold_start, Some(raw::ColdStart::Cautious)),
+                };
+                quotas.insert(name.clone(), quota);
+            }
+        }
+        Some(quotas)
+    }
+
+    /// How calls wait for their turn.
+    pub(super) fn shaping(&mut self, written: Option<&raw::Shaping>) -> Option<Shaping> {
+        let default = raw::Shaping::default();
+        let written = written.unwrap_or(&default);
+        let queue = written.queue.and_then(|raw::AutoOrNumber(queue)| queue);
+        match queue {
+            Some(0) => self.error("shaping.queue", "zero would refuse every call that has to wait"),
+            Some(more) if more > QUEUE_MAX => {
+                self.error("shaping.queue", "more than 100000 calls; give 100000 or less, or auto");
+            }
+            _ => {}
+        }
+        Some(Shaping {
+            wait_max: self.timeout("shaping.max_wait", written.max_wait, WAIT_MAX_S)?,
+            queue_max: queue.and_then(|queue| usize::try_from(queue).ok()),
+        })
+    }
+}

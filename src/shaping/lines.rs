@@ -1,0 +1,83 @@
+//! A line for each tenant in one quota's queue, and the bound that the tenant has of its own. Pure.
+//!
+//! A line outlives its tenant for as long as a call holds it: a changed configuration loses nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queue::FairQueue;
+use super::schedule::Schedule;
+use crate::config::model::{Rate, Tenant};
+
+/// The lines of a queue.
+#[derive(Debug, Default)]
+pub(super) struct Lines(Vec<Lined>);
+
+/// A tenant's line. It is there for as long as somebody holds this.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// In the queue.
+    pub(super) number: usize,
+    /// The tenant's.
+    name: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Lined {
+    line: Arc<Line>,
+    /// The tenant is configured, and not only on its way out.
+    is_open: bool,
+    bound: Option<(Rate, Schedule)>,
+}
+
+impl Lines {
+    /// A line for each of these tenants, in their order. Who has one keeps it, and those who wait in
+    /// it; a bound that is as before goes on.
+    pub(super) fn arrange<T>(
+        &mut self,
+        queue: &mut FairQueue<T>,
+        tenants: &[Tenant],
+        now: Duration,
+    ) -> Vec<Arc<Line>> {
+        self.0.iter_mut().for_each(|lined| lined.is_open = false);
+        let lines = tenants.iter().map(|tenant| self.line_of(queue, tenant, now)).collect();
+        self.0.retain(|lined| {
+            let number = lined.line.number;
+            let is_held = Arc::strong_count(&lined.line) > 1;
+            let stays = lined.is_open || is_held || queue.waiting(number) > 0;
+            if !stays {
+                queue.close(number);
+            }
+            stays
+        });
+        lines
+    }
+
+    /// A tenant's own bound.
+    pub(super) fn bound(&mut self, line: usize) -> Option<&mut Schedule> {
+        let lined = self.0.iter_mut().find(|lined| lined.line.number == line)?;
+        lined.bound.as_mut().map(|(_, schedule)| schedule)
+    }
+
+    fn line_of<T>(
+        &mut self,
+        queue: &mut FairQueue<T>,
+        tenant: &Tenant,
+        now: Duration,
+    ) -> Arc<Line> {
+        let own = |rate: Rate| (rate, Schedule::own(rate.calls, rate.per, now));
+        if let Some(lined) = self.0.iter_mut().find(|lined| lined.line.name == tenant.name) {
+            lined.is_open = true;
+            queue.reweigh(lined.line.number, tenant.weight);
+            if lined.bound.as_ref().map(|(rate, _)| *rate) != tenant.limit {
+                lined.bound = tenant.limit.map(own);
+            }
+            return Arc::clone(&lined.line);
+        }
+        let number = queue.open(tenant.weight);
+        let line = Arc::new(Line { number, name: Arc::clone(&tenant.name) });
+        let bound = tenant.limit.map(own);
+        self.0.push(Lined { line: Arc::clone(&line), is_open: true, bound });
+        line
+    }
+}

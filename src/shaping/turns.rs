@@ -1,0 +1,394 @@
+//! Whose turn it is, and from when on: a quota's schedule, the bounds that tenants have of their own
+//! inside it, and those who wait. Pure: `now` is an argument.
+//!
+//! A tenant whose own bound has no room is passed over, and keeps its turns. Nothing here waits or
+//! wakes anybody: that is `quota.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Refusal;
+use super::lines::{Line, Lines};
+use super::queue::{FairQueue, Full, Ticket};
+use super::schedule::{Charge, Schedule};
+use crate::config::model::Tenant;
+
+/// A call that would leave this shortly before its deadline is not let in: timers are late.
+const MARGIN: Duration = Duration::from_millis(10);
+
+/// One quota's turns.
+#[derive(Debug)]
+pub(super) struct Turns<W> {
+    pub(super) schedule: Schedule,
+    lines: Lines,
+    queue: FairQueue<Waiting<W>>,
+    next_ticket: Ticket,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    deadline: Duration,
+    waker: W,
+}
+
+/// A request that asks for its turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) line: &'a Line,
+    pub(super) ticket: Ticket,
+    pub(super) deadline: Duration,
+}
+
+/// What a request was charged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) charge: Charge,
+    bound: Option<(usize, Charge)>,
+}
+
+/// What a waiting request does next.
+pub(super) enum Step {
+    Leave(Taken),
+    /// It is its turn, and it may leave then at the earliest.
+    Later(Duration),
+    /// Others are before it.
+    Wait,
+    Refuse(Refusal),
+}
+
+impl<W> Turns<W> {
+    /// Turns with nobody waiting; [`Self::arrange`] says for whom.
+    pub(super) fn new(schedule: Schedule) -> Self {
+        let queue = FairQueue::new(&[], 0);
+        Self { schedule, lines: Lines::default(), queue, next_ticket: 0 }
+    }
+
+    /// A line for each of these tenants, in their order. Who has one keeps it, and those who wait in
+    /// it; a bound that is as before goes on.
+    pub(super) fn arrange(
+        &mut self,
+        tenants: &[Tenant],
+        length_max: usize,
+        now: Duration,
+    ) -> Vec<Arc<Line>> {
+        self.queue.resize(length_max);
+        self.lines.arrange(&mut self.queue, tenants, now)
+    }
+
+    /// When a request arrived, against others.
+    pub(super) const fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    /// Whether a request that arrives now would leave before its deadline.
+    pub(super) fn foresee(&mut self, request: Request<'_>, now: Duration) -> Result<(), Refusal> {
+        let Request { line, ticket, deadline } = request;
+        if let Err(full) = self.queue.check(line.number) {
+            return Err(self.refusal(line, full, now));
+        }
+        let (shared, own) = self.leaves_by(line, ticket, now);
+        if shared.max(own) + MARGIN <= deadline {
+            return Ok(());
+        }
+        Err(self.too_late(request, shared, now))
+    }
+
+    /// The turn comes after the deadline. It is the tenant's own doing where the quota as such would
+    /// have been in time, and where the tenant has more than its share of those who wait.
+    fn too_late(&mut self, request: Request<'_>, shared: Duration, now: Duration) -> Refusal {
+        let Request { line, deadline, .. } = request;
+        let theirs = self.queue.is_over_share(line.number) || shared + MARGIN <= deadline;
+        let full = if theirs { Full::Share } else { Full::Queue };
+        Refusal { full: false, ..self.refusal(line, full, now) }
+    }
+
+    /// Takes a permit at once, if nobody waits.
+    pub(super) fn admit(&mut self, line: &Line, now: Duration) -> Option<Taken> {
+        if !self.queue.is_empty()
+            || self.lines.bound(line.number).is_some_and(|b| b.check(now).is_err())
+        {
+            return None;
+        }
+        self.charge(line.number, now).ok()
+    }
+
+    /// Puts a request in its line.
+    pub(super) fn push(
+        &mut self,
+        request: Request<'_>,
+        waker: W,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let Request { line, ticket, deadline } = request;
+        let pushed = self.queue.push(line.number, ticket, Waiting { deadline, waker });
+        pushed.map_err(|full| self.refusal(line, full, now))
+    }
+
+    /// What this waiting request does now.
+    pub(super) fn step(&mut self, request: Request<'_>, now: Duration) -> Step {
+        let Request { line, ticket, deadline } = request;
+        let next = self.next(now).filter(|next| (next.line, next.ticket) == (line.number, ticket));
+        let later = match next {
+            Some(next) if next.at > now => Some(next.at),
+            Some(next) => match self.charge(next.line, now) {
+                Ok(taken) => {
+                    self.queue.pop_from(next.line);
+                    return Step::Leave(taken);
+                }
+                Err(later) => Some(later),
+            },
+            None => None,
+        };
+        // The upstream may have asked for silence since the request was let in, or others came whose
+        // turn is before it.
+        let (shared, own) = self.leaves_by(line, ticket, now);
+        if now >= deadline || shared.max(own) > deadline {
+            return Step::Refuse(self.too_late(request, shared, now));
+        }
+        later.map_or(Step::Wait, Step::Later)
+    }
+
+    /// Whoever has to look at the clock now: the request whose turn it is.
+    pub(super) fn whose_turn(&mut self, now: Duration) -> Option<&W> {
+        let next = self.next(now)?;
+        self.queue.first(next.line).map(|waiting| &waiting.waker)
+    }
+
+    /// Somebody who would miss the deadline, because others came whose turn is before it. The last of
+    /// a line is the first that it happens to.
+    pub(super) fn displaced(&mut self, now: Duration) -> Option<&W> {
+        let tails = self.queue.tails().map(|(line, ticket, last)| (line, ticket, last.deadline));
+        let tails: Vec<_> = tails.collect();
+        let late = tails.into_iter().find(|(line, ticket, deadline)| {
+            let (shared, own) = self.leaves_by_number(*line, *ticket, now);
+            shared.max(own) > *deadline
+        });
+        let (line, ..) = late?;
+        let mut tails = self.queue.tails();
+        tails.find(|(of, ..)| *of == line).map(|(_, _, last)| &last.waker)
+    }
+
+    /// Everybody who waits.
+    pub(super) fn everybody(&self) -> impl Iterator<Item = &W> {
+        self.queue.iter().map(|waiting| &waiting.waker)
+    }
+
+    /// Takes a request out that no longer waits. Gives whether it did.
+    pub(super) fn remove(&mut self, line: &Line, ticket: Ticket) -> bool {
+        self.queue.remove(line.number, ticket).is_some()
+    }
+
+    /// The request leaves a little later than it was charged; false when it must not any more.
+    pub(super) fn restamp(&mut self, taken: Taken, now: Duration) -> bool {
+        let leaves = self.schedule.restamp(taken.charge, now);
+        if leaves
+            && let Some((line, charge)) = taken.bound
+            && let Some(bound) = self.lines.bound(line)
+        {
+            // A bound of our own knows no pause.
+            let _leaves = bound.restamp(charge, now);
+        }
+        leaves
+    }
+
+    /// The request does not leave.
+    pub(super) fn give_back(&mut self, taken: Taken) {
+        self.schedule.give_back(taken.charge);
+        if let Some((line, charge)) = taken.bound
+            && let Some(bound) = self.lines.bound(line)
+        {
+            bound.give_back(charge);
+        }
+    }
+
+    /// When a request leaves at the latest that comes back now, and stands where it stood.
+    pub(super) fn returns_by(&mut self, line: &Line, ticket: Ticket, now: Duration) -> Duration {
+        let (shared, own) = self.leaves_by(line, ticket, now);
+        shared.max(own)
+    }
+
+    /// How many wait.
+    pub(super) const fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn next(&mut self, now: Duration) -> Option<Next> {
+        let mut next: Option<Next> = None;
+        for (line, ticket) in self.queue.heads() {
+            let bound = self.lines.bound(line);
+            let at = bound.and_then(|bound| bound.check(now).err()).unwrap_or(now);
+            if next.is_none_or(|next| at < next.at) {
+                next = Some(Next { line, ticket, at });
+            }
+            if at <= now {
+                break;
+            }
+        }
+        next
+    }
+
+    fn charge(&mut self, line: usize, now: Duration) -> Result<Taken, Duration> {
+        let charge = self.schedule.admit(now)?;
+        let bound = self.lines.bound(line).and_then(|bound| bound.admit(now).ok());
+        Ok(Taken { charge, bound: bound.map(|charge| (line, charge)) })
+    }
+
+    /// When a request leaves at the latest, if nothing else comes: as the quota goes, and as its
+    /// tenant's own bound does.
+    fn leaves_by(&mut self, line: &Line, ticket: Ticket, now: Duration) -> (Duration, Duration) {
+        self.leaves_by_number(line.number, ticket, now)
+    }
+
+    fn leaves_by_number(
+        &mut self,
+        line: usize,
+        ticket: Ticket,
+        now: Duration,
+    ) -> (Duration, Duration) {
+        let ahead = self.queue.ahead(line, ticket);
+        let shared = self.schedule.leaves_by(now, ahead);
+        let before = self.queue.before(line, ticket);
+        let Some(bound) = self.lines.bound(line) else { return (shared, now) };
+        let own = bound.leaves_by(now, before);
+        if own <= now {
+            return (shared, now);
+        }
+        // Whenever the bound has room, another tenant's request may be leaving.
+        let others = u32::try_from(ahead - before + 1).unwrap_or(u32::MAX);
+        (shared, own.saturating_add(self.schedule.interval().saturating_mul(others)))
+    }
+
+    /// A refusal that says when there is room: when a call that comes back then, with nobody new
+    /// before it, leaves at once.
+    fn refusal(&mut self, line: &Line, full: Full, now: Duration) -> Refusal {
+        let (shared, own) = self.leaves_by(line, Ticket::MAX, now);
+        let paused = self.schedule.paused_until() > now;
+        let tenants_fault = full == Full::Share && !paused;
+        let retry_after = shared.max(own).saturating_sub(now);
+        Refusal { retry_after, tenants_fault, full: !paused }
+    }
+}
+
+/// The first of a line, and when it may leave as far as its tenant's own bound goes.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    line: usize,
+    ticket: Ticket,
+    at: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::model::Rate;
+    use crate::shaping::pace::{Start, Terms};
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn tenant(name: usize, weight: u32, limit: Option<u32>) -> Tenant {
+        let limit = limit.map(|calls| Rate { calls, per: ms(60_000) });
+        let (credentials, callers) = (Vec::new(), Vec::new());
+        Tenant { name: name.to_string().into(), credentials, callers, weight, limit }
+    }
+
+    fn turns(limit: u32, tenants: &[Tenant]) -> (Turns<usize>, Vec<Arc<Line>>) {
+        let terms = Terms { limit, window: ms(60_000), spread: ms(250), tick: ms(0), burst: None };
+        let mut turns = Turns::new(Schedule::new(terms, None, Start::Unknown, ms(0)));
+        let lines = turns.arrange(tenants, 1000, ms(0));
+        (turns, lines)
+    }
+
+    const fn patient(line: &Line, ticket: Ticket) -> Request<'_> {
+        Request { line, ticket, deadline: Duration::MAX }
+    }
+
+    /// Lets everybody leave who waits: which request of which line leaves when.
+    fn drain(turns: &mut Turns<usize>, lines: &[Arc<Line>], mut now: Duration) -> Vec<Left> {
+        let mut left = Vec::new();
+        while let Some(next) = turns.next(now) {
+            let (at, ticket) = (turns.line_index(lines, next.line), next.ticket);
+            match turns.step(patient(&lines[at], ticket), now) {
+                Step::Leave(_) => left.push(Left { line: at, ticket, at: now }),
+                Step::Later(later) => now = later,
+                Step::Wait | Step::Refuse(_) => panic!("it is its turn"),
+            }
+        }
+        left
+    }
+
+    #[derive(Debug)]
+    struct Left {
+        line: usize,
+        ticket: Ticket,
+        at: Duration,
+    }
+
+    impl Turns<usize> {
+        fn line_index(&self, lines: &[Arc<Line>], number: usize) -> usize {
+            lines.iter().position(|line| line.number == number).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_tenant_whose_bound_is_used_up_is_passed_over_and_keeps_its_turn() {
+        let (mut turns, lines) = turns(601, &[tenant(0, 1, Some(1)), tenant(1, 1, None)]);
+        for ticket in 0..6 {
+            let line = usize::from(ticket >= 2);
+            turns.push(patient(&lines[line], ticket), 0, ms(0)).unwrap();
+        }
+        let left = drain(&mut turns, &lines, ms(0));
+        let order: Vec<_> = left.iter().map(|left| left.line).collect();
+        assert_eq!(order, [0, 1, 1, 1, 1, 0]);
+        assert!(left[4].at < ms(1000) && left[5].at > ms(60_000), "{left:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_leaves_later_than_it_was_told(
+            limit in 20_u32..300,
+            weights in prop::collection::vec((1_u32..4, prop::option::of(5_u32..100)), 1..4),
+            waiting in prop::collection::vec(0_usize..4, 1..60),
+            asking in 0_usize..4,
+        ) {
+            let tenants: Vec<_> = weights
+                .iter()
+                .enumerate()
+                .map(|(name, (weight, limit))| tenant(name, *weight, *limit))
+                .collect();
+            let (mut turns, lines) = turns(limit, &tenants);
+            for (ticket, line) in (0..).zip(waiting) {
+                turns.push(patient(&lines[line % lines.len()], ticket), 0, ms(0)).unwrap();
+            }
+            let line = &lines[asking % lines.len()];
+            let told = turns.returns_by(line, 1000, ms(0));
+            turns.push(patient(line, 1000), 0, ms(0)).unwrap();
+            let left = drain(&mut turns, &lines, ms(0));
+            let at = left.iter().find(|left| left.ticket == 1000).unwrap().at;
+            prop_assert!(at <= told + ms(1), "left at {at:?}, told {told:?}");
+        }
+
+        #[test]
+        fn each_tenants_own_bound_holds_in_every_window(
+            bound in 2_u32..30,
+            others in 0_usize..40,
+        ) {
+            let (mut turns, lines) = turns(300, &[tenant(0, 2, Some(bound)), tenant(1, 1, None)]);
+            for ticket in 0..100 {
+                turns.push(patient(&lines[0], ticket), 0, ms(0)).unwrap();
+            }
+            for ticket in 0..others {
+                turns.push(patient(&lines[1], 100 + ticket as u64), 0, ms(0)).unwrap();
+            }
+            let left = drain(&mut turns, &lines, ms(0));
+            let own: Vec<_> = left.iter().filter(|left| left.line == 0).map(|left| left.at).collect();
+            prop_assert_eq!(own.len(), 100);
+            let within = own.windows(bound as usize + 1);
+            prop_assert!(within.into_iter().all(|w| w[bound as usize] - w[0] > ms(60_000)));
+        }
+    }
+}
