@@ -20,5 +20,6 @@ pub mod shaping;
 pub mod proxy;
 pub mod admin;
 pub mod app;
+pub mod kubernetes;
 pub mod emulator;
 pub mod cli;

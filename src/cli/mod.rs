@@ -9,6 +9,7 @@ mod exec;
 mod check;
 mod explain;
 mod status;
+mod inject;
 mod emulator;
 mod demo;
 mod completions;
@@ -69,6 +70,13 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar status --admin http://127.0.0.1:9465`
     Status(status::Args),
+    /// Puts the sidecar into Kubernetes manifests: standard input to standard output
+    ///
+    /// The configuration is that of `--config`; it travels in an annotation. What is not added to stays
+    /// byte for byte, and a second run changes nothing. Also a post-renderer of Helm's.
+    /// Example: `datapulse-sidecar inject --image registry.example/datapulse-sidecar:0.1.0
+    /// --config config.yaml < app.yaml | kubectl apply -f -`
+    Inject(inject::Args),
     /// Prints the JSON Schema of the configuration, for editors
     ///
     /// Example: `datapulse-sidecar schema > datapulse-sidecar.schema.json`
@@ -127,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Check => check::check(&args.config),
         Command::Explain(explain) => explain::explain(&args.config, &explain),
         Command::Status(status) => status::status(&status),
+        Command::Inject(inject) => inject::inject(&args.config, &inject),
         Command::Schema => {
             say(&config::schema());
             Ok(())

@@ -9,4 +9,5 @@ mod rendered;
 mod refusals;
 mod pods;
 mod policies;
+mod command;
 mod monitoring;

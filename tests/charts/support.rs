@@ -28,7 +28,14 @@ impl Helm {
 
     /// Runs a command of it in the folder of the charts.
     pub(crate) fn run(self, args: &[&str]) -> Output {
-        run(Command::new(tool(self.program())).current_dir(root().join("charts")).args(args))
+        run(self.command().args(args))
+    }
+
+    /// A command of it in the folder of the charts.
+    pub(crate) fn command(self) -> Command {
+        let mut command = Command::new(tool(self.program()));
+        command.current_dir(root().join("charts"));
+        command
     }
 
     /// `helm template`: what would be applied, or what was said against it.

@@ -1,0 +1,14 @@
+//! Manifests in, the same with the sidecar in their pods out.
+//!
+//! Lines are added and none is lost: comments, order and quoting stay. The container is that of
+//! `charts/datapulse-sidecar-lib` (`tests/charts` compares them). Nothing here talks to a cluster.
+
+mod manifest;
+mod place;
+mod pod;
+
+#[cfg(test)]
+mod tests;
+
+pub use place::{ManifestError, inject};
+pub use pod::{Sidecar, SidecarError};

@@ -1,0 +1,189 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Sidecar, inject};
+use crate::config;
+
+const CONFIG: &str = "\
+# what apps may use
+version: 1
+listeners: [{listen: localhost:8080}]
+credentials:
+  - {name: reader, level: read_only, api_key: file:/var/run/datapulse-key/key}
+";
+
+fn sidecar_of(text: &str) -> Sidecar {
+    let (config, _) = config::parse(text, "config.yaml", &|_| None).unwrap();
+    let secrets = ["key=/var/run/datapulse-key".to_owned()];
+    Sidecar::new("registry.example/datapulse-sidecar:0.1.0", text, &config, &secrets).unwrap()
+}
+
+fn sidecar() -> Sidecar {
+    sidecar_of(CONFIG)
+}
+
+fn golden() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/manifests");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|f| f.extension().is_some_and(|e| e == "yaml")).collect();
+    files.sort();
+    assert!(files.len() > 3);
+    files
+}
+
+/// `NAME.yaml` becomes `NAME.injected`; write the result there when it is meant to change.
+#[test]
+fn the_sidecar_is_added_and_a_second_run_changes_nothing() {
+    for file in golden() {
+        let text = fs::read_to_string(&file).unwrap();
+        let out = inject(&text, &sidecar(), &[]).unwrap();
+        let wanted = fs::read_to_string(file.with_extension("injected")).unwrap_or_default();
+        assert!(out == wanted, "{}: it is now\n{out}", file.display());
+        assert_eq!(inject(&out, &sidecar(), &[]).unwrap(), out);
+    }
+}
+
+/// No line is lost or changed, but where `{}`, `[]` or `null` made room.
+#[test]
+fn what_is_not_added_to_stays_as_it_was() {
+    for file in golden() {
+        let text = fs::read_to_string(&file).unwrap();
+        let out = inject(&text, &sidecar(), &[]).unwrap();
+        let mut after = out.lines();
+        for line in text.lines() {
+            let bare =
+                line.trim_end_matches(" {}").trim_end_matches(" []").trim_end_matches(" null");
+            assert!(after.any(|l| l == line || l == bare), "{}: {line}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_pod_has_it_first_and_everything_else_as_before() {
+    for file in golden() {
+        let read = |text: &str| -> Vec<Value> { serde_saphyr::from_multiple(text).unwrap() };
+        let text = fs::read_to_string(&file).unwrap();
+        let out = inject(&text, &sidecar(), &[]).unwrap();
+        let (before, after) = (read(&text), read(&out));
+        assert_eq!(before.len(), after.len());
+        for pod in after.iter().flat_map(pods) {
+            let first = &pod["spec"]["initContainers"][0];
+            assert_eq!(first["name"], "datapulse-sidecar", "{}", file.display());
+            if first["image"] == "registry.example/datapulse-sidecar:0.1.0" {
+                assert_eq!(first["restartPolicy"], "Always");
+                let annotation = &pod["metadata"]["annotations"]["sidecar.datapulse.ai/config"];
+                assert_eq!(annotation, CONFIG);
+                assert_eq!(pod["metadata"]["labels"]["sidecar.datapulse.ai/inject"], "embedded");
+            }
+        }
+    }
+}
+
+fn pods(object: &Value) -> Vec<Value> {
+    let at = match object["kind"].as_str().unwrap_or_default() {
+        "List" => return object["items"].as_array().unwrap().iter().flat_map(pods).collect(),
+        "Pod" => "",
+        "Deployment" | "StatefulSet" => "/spec/template",
+        "Job" if object["apiVersion"] == "batch/v1" => "/spec/template",
+        "CronJob" => "/spec/jobTemplate/spec/template",
+        _ => return Vec::new(),
+    };
+    vec![object.pointer(at).unwrap().clone()]
+}
+
+#[track_caller]
+fn refused(manifest: &str, sentence: &str) {
+    let error = inject(manifest, &sidecar(), &[]).expect_err(manifest).to_string();
+    assert!(error.contains(sentence), "{error}");
+}
+
+#[test]
+fn what_lines_cannot_be_added_to_is_refused_with_its_line() {
+    refused(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}\n",
+        "line 3: `metadata` is written as JSON",
+    );
+    refused(
+        "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"a\"}, \"spec\": {\"containers\": []}}\n",
+        "line 1:",
+    );
+    refused(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  initContainers: [{name: x}]\n  containers: []\n",
+        "line 6: `initContainers`",
+    );
+    refused(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: &l\n    a: b\n  annotations: *l\nspec:\n  containers: []\n",
+        "line 7: `annotations` is written as JSON or with an alias",
+    );
+    refused(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  <<: {hostname: x}\n  containers: []\n",
+        "line 5: `spec`",
+    );
+    refused("a: [\n", "this is not YAML");
+}
+
+#[test]
+fn a_pod_that_would_open_the_sidecar_is_refused() {
+    let pod = |more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers: []\n  {more}\n"
+        )
+    };
+    refused(&pod("hostNetwork: true"), "Pod a: hostNetwork and hostPID open");
+    refused(&pod("shareProcessNamespace: true"), "Pod a: shareProcessNamespace");
+    refused(&pod("volumes: [{name: datapulse-sidecar-state}]"), "as ours do");
+    let quiet = pod("hostNetwork: false");
+    assert!(inject(&quiet, &sidecar(), &[]).is_ok());
+}
+
+#[test]
+fn several_pods_do_not_each_use_the_whole_quota() {
+    let quota = |share: &str| {
+        format!("{CONFIG}quotas: {{business: {{limit: 1000/min{share}}}}}\n")
+            .replace("level: read_only", "level: read_only, quota: business")
+    };
+    let app = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: a\nspec:\n  replicas: 2\n  template:\n    spec:\n      containers: []\n";
+    let error = inject(app, &sidecar_of(&quota("")), &[]).expect_err("refused").to_string();
+    assert!(error.contains("give the configuration's quotas a `share`"), "{error}");
+    assert!(inject(app, &sidecar_of(&quota(", share: 1/3")), &[]).is_ok());
+    assert!(
+        inject(&app.replace("replicas: 2", "replicas: 1"), &sidecar_of(&quota("")), &[]).is_ok()
+    );
+}
+
+#[test]
+fn only_what_is_named_is_changed() {
+    let two = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers: []\n---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: b\nspec:\n  hostNetwork: true\n  containers: []\n";
+    let out = inject(two, &sidecar(), &["pod/a".to_owned()]).unwrap();
+    assert_eq!(out.matches("- name: datapulse-sidecar\n").count(), 1);
+    assert_eq!(inject(two, &sidecar(), &["Deployment/a".to_owned()]).unwrap(), two);
+}
+
+#[test]
+fn a_configuration_that_a_pod_cannot_carry_is_refused() {
+    let new = |text: &str, secrets: &[&str]| {
+        let (config, _) = config::parse(text, "config.yaml", &|_| None).unwrap();
+        let secrets: Vec<_> = secrets.iter().map(|s| (*s).to_owned()).collect();
+        Sidecar::new("i:1", text, &config, &secrets).map(drop).map_err(|e| e.to_string())
+    };
+    let large = format!("{CONFIG}# {}\n", "x".repeat(201 * 1024));
+    assert!(new(&large, &[]).unwrap_err().contains("200 KiB"));
+    let hidden = format!("{CONFIG}health: {{listen: \"127.0.0.1:9464\"}}\n");
+    assert!(new(&hidden, &[]).unwrap_err().contains("the kubelet cannot probe"));
+    for bad in ["key", "key=relative", "Key=/x", "key=/a b"] {
+        assert!(new(CONFIG, &[bad]).unwrap_err().contains("NAME=/ABSOLUTE/PATH"), "{bad}");
+    }
+}
+
+#[test]
+fn an_identity_in_aws_is_for_the_sidecar_alone() {
+    let text = CONFIG.replace("file:/var/run/datapulse-key/key", "aws:prod/datapulse#key");
+    let text = format!("{text}stores: {{aws: {{region: eu-west-1}}}}\n");
+    let (config, _) = config::parse(CONFIG, "config.yaml", &|_| None).unwrap();
+    let sidecar = Sidecar::new("i:1", &text, &config, &[]).unwrap();
+    let app = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  initContainers:\n  - name: migrate\n  containers:\n  - name: app\n";
+    let out = inject(app, &sidecar, &[]).unwrap();
+    assert!(out.contains("eks.amazonaws.com/skip-containers: \"app,migrate\"\n"), "{out}");
+}
