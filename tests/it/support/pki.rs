@@ -24,6 +24,7 @@ pub(crate) struct Authority {
 /// A server's certificate with its key.
 pub(crate) struct Leaf {
     chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    pem: String,
     key: KeyPair,
 }
 
@@ -53,7 +54,17 @@ impl Authority {
         }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        Leaf { chain: vec![certificate.der().clone()], key }
+        Leaf { chain: vec![certificate.der().clone()], pem: certificate.pem(), key }
+    }
+}
+
+impl Leaf {
+    /// The files of certificate and key, for a server that reads them.
+    pub(crate) fn write(&self, dir: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
+        std::fs::write(&certificate, &self.pem).expect("written");
+        std::fs::write(&key, self.key.serialize_pem()).expect("written");
+        (certificate, key)
     }
 }
 

@@ -1,0 +1,50 @@
+//! Programs that the tests need from outside, which `tools/setup.sh` puts into `target/tools`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+
+use super::PATIENCE;
+
+/// Where one of them is.
+pub(crate) fn tool(path: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(path);
+    assert!(path.exists(), "{} is not there: run `make test`, which installs it", path.display());
+    path
+}
+
+/// A command for one of them, with an environment that says nothing: variables of a developer's
+/// shell would lead it elsewhere.
+pub(crate) fn command(path: &str, home: &Path) -> Command {
+    let mut command = Command::new(tool(path));
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", search).env("HOME", home).current_dir(home);
+    command
+}
+
+/// An address that nobody listens on, for a server that cannot choose one by itself.
+pub(crate) fn free_address() -> SocketAddr {
+    let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("bound")
+}
+
+/// A client for a test's own calls to a server.
+pub(crate) fn client(roots: Vec<reqwest::Certificate>) -> reqwest::Client {
+    datapulse_sidecar::tls::install_provider();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only(roots);
+    client.timeout(PATIENCE).build().expect("a client")
+}
+
+/// Asks a foreign program again and again until it says what is wanted; whether it ever did.
+pub(crate) async fn comes_true(ask: impl AsyncFn() -> bool) -> bool {
+    let asking = async {
+        while !ask().await {
+            // tidy: passes time because the program tells nothing by itself.
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE * 2, asking).await.is_ok()
+}
