@@ -18,6 +18,7 @@ pub mod credential;
 pub mod access;
 pub mod shaping;
 pub mod proxy;
+pub mod webhook;
 pub mod admin;
 pub mod app;
 pub mod kubernetes;

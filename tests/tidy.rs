@@ -24,6 +24,7 @@ const EXPOSING: &[(&str, &str)] = &[
         "a new token is tried at the API before it replaces one that works",
     ),
     ("src/credential/token.rs", "a token's own reading: shape, expiry, fingerprint"),
+    ("src/webhook/signature.rs", "a webhook's secret becomes the key that verifies"),
     ("src/proxy/answer.rs", "drops an answer's header that holds a live token"),
 ];
 

@@ -13,13 +13,14 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::clients::{issuers, webhooks};
 use super::known::Known;
 use super::reload::Reloading;
 use crate::access::{Access, CallersError};
 use crate::admin::{Health, ReloadState, Status, Verbs};
 use crate::config::Config;
 use crate::config::watch::ConfigWatch;
-use crate::credential::{self, Issuers, Refresher};
+use crate::credential::{self, Refresher};
 use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::secret::SecretRef;
@@ -27,7 +28,8 @@ use crate::shaping::Shaper;
 use crate::store::{self, SecretStore, SecretWatcher, StoreError, Stores};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{DroppedLines, LevelSwitch};
-use crate::tls::{self, Roots, TlsError};
+use crate::tls::TlsError;
+use crate::webhook::KeyKeeper;
 
 /// pingora's own bound on attempts: far above ours, so that only ours decides.
 const PINGORA_ATTEMPTS_MAX: usize = 64;
@@ -48,6 +50,8 @@ pub enum Ports {
 pub(super) struct OwnSockets {
     pub(super) health: TcpListener,
     pub(super) admin: TcpListener,
+    /// Where DataPulse delivers, if it does.
+    pub(super) webhooks: Option<TcpListener>,
 }
 
 /// A sidecar whose sockets are bound and whose parts wait to be run.
@@ -64,6 +68,7 @@ pub struct Sidecar {
     pub(super) gauge: Gauge,
     pub(super) resolver: Resolver,
     pub(super) refreshers: Vec<Refresher>,
+    pub(super) keepers: Vec<KeyKeeper>,
     pub(super) watcher: SecretWatcher,
     pub(super) proxy: proxy::Sidecar,
     pub(super) server: Arc<ServerConf>,
@@ -75,10 +80,10 @@ pub enum StartError {
     /// A listener's address cannot be bound.
     #[error(transparent)]
     Listener(#[from] BindError),
-    /// The address of `health` or `admin` cannot be bound.
+    /// The address of `health`, `admin` or `webhooks` cannot be bound.
     #[error("cannot listen on {address} ({section}.listen); is another program using the port?")]
     Bind {
-        /// `health` or `admin`.
+        /// `health`, `admin` or `webhooks`.
         section: &'static str,
         /// As configured.
         address: SocketAddr,
@@ -118,16 +123,14 @@ impl Sidecar {
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
         let issuers = issuers(&config)?;
         let listeners = Listeners::bind(&config.listeners).await?;
-        let own_sockets = match ports {
-            Ports::All => Some(OwnSockets::bind(&config).await?),
-            Ports::ProxyOnly => None,
-        };
+        let own_sockets = OwnSockets::bind(&config, ports).await?;
         let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
         let Known { callers, operators } = Known::read(&config, &*stores).await?;
         let (secrets, watcher) = store::watched(Arc::clone(&stores));
         let (registry, refreshers) =
             credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
         let authority = authority(&config)?;
+        let (webhooks, keepers) = webhooks(&config, &secrets, &metrics)?;
         let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
         let gauge = Gauge::new(metrics.clone());
         let server = Arc::new(server_conf(&config));
@@ -144,6 +147,7 @@ impl Sidecar {
             issuers,
             stores,
             secrets,
+            webhooks,
             metrics: metrics.clone(),
             state,
             operators: watch::Sender::new(operators),
@@ -170,6 +174,7 @@ impl Sidecar {
             gauge,
             resolver,
             refreshers,
+            keepers,
             watcher,
             proxy,
             server,
@@ -218,6 +223,12 @@ impl Sidecar {
         self.own_sockets.as_ref()?.admin.local_addr().ok()
     }
 
+    /// Where DataPulse delivers, if it does.
+    #[must_use]
+    pub fn webhooks_address(&self) -> Option<SocketAddr> {
+        self.own_sockets.as_ref()?.webhooks.as_ref()?.local_addr().ok()
+    }
+
     /// Ends when start-up is done: once the sidecar runs, with each required credential usable or
     /// after `startup_timeout`.
     pub fn started(&self) -> impl Future<Output = ()> + use<> {
@@ -227,40 +238,23 @@ impl Sidecar {
 }
 
 impl OwnSockets {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        Ok(Self {
+    async fn bind(config: &Config, ports: Ports) -> Result<Option<Self>, StartError> {
+        if ports == Ports::ProxyOnly {
+            return Ok(None);
+        }
+        let webhooks = match &config.webhooks {
+            Some(webhooks) => Some(bind("webhooks", webhooks.listen).await?),
+            None => None,
+        };
+        Ok(Some(Self {
             health: bind("health", config.health_listen).await?,
             admin: bind("admin", config.admin_listen).await?,
-        })
+            webhooks,
+        }))
     }
 }
 
-/// Checks what the API host and the authorization server are verified with, and gives the clients
-/// for the calls that the sidecar itself makes to them.
-pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
-    let (upstream, auth) = (&config.upstream, &config.auth);
-    let mut api_roots = Roots::none();
-    if upstream.origin.tls {
-        api_roots = Roots::load(upstream.ca_file.as_deref())?;
-        if let Some(warning) = api_roots.warnings().first() {
-            return Err(StartError::SystemRoots(warning.clone()));
-        }
-    }
-    let mut auth_roots = Roots::none();
-    if auth.token_url.scheme() == "https" {
-        auth_roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
-        for warning in auth_roots.warnings() {
-            tracing::warn!(warning, "certificates");
-        }
-    }
-    Ok(Issuers {
-        auth: auth.clone(),
-        api: upstream.origin.clone(),
-        auth_client: tls::http_client(&auth_roots)?,
-        api_client: tls::http_client(&api_roots)?,
-    })
-}
-
+/// What stands in `Host`, from the configuration alone.
 fn authority(config: &Config) -> Result<HeaderValue, StartError> {
     let authority = config.upstream.origin.authority();
     HeaderValue::from_str(&authority).map_err(|_invalid| StartError::Authority)

@@ -3,6 +3,7 @@
 //! Nothing else starts a task that outlives a call: `run.rs` owns the one `JoinSet`.
 
 mod known;
+mod clients;
 mod build;
 mod run;
 mod drain;

@@ -4,32 +4,38 @@
 //! flight keep the snapshot that they began with. What is decided at start is told and left alone.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::build::{StartError, issuers};
+use super::build::StartError;
+use super::clients::{delivery_client, endpoints, issuers};
 use super::known::Known;
 use crate::access::Access;
 use crate::admin::ReloadState;
 use crate::clock;
-use crate::config::model::{Listener, Tenant};
+use crate::config::model::{self, Listener, Tenant};
 use crate::config::watch::ConfigWatch;
 use crate::config::{Config, ConfigWarning, LoadError};
-use crate::credential::{self, Issuers, Refresher, Registry};
+use crate::credential::{self, Issuers, Registry};
 use crate::proxy::{Live, Snapshot};
 use crate::secret::SecretValue;
 use crate::store::{SecretStore, Secrets};
 use crate::telemetry::{Metrics, error_chain};
+use crate::webhook::Webhooks;
 
 /// How long new credentials get to become usable before calls may need them.
 const NEW_CREDENTIALS_WAIT: Duration = Duration::from_secs(5);
 /// Mistakes that `/status` shows; all of them are in the log.
 const MISTAKES_SHOWN_MAX: usize = 20;
-/// Refreshers on their way to the task that runs them.
-pub(super) const NEW_REFRESHERS_MAX: usize = 16;
+/// Parts on their way to the task that runs them.
+pub(super) const NEW_PARTS_MAX: usize = 16;
+
+/// Something long-lived that a new configuration brings, such as a credential's refresher.
+pub(super) type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a reload needs of the running parts.
 #[derive(Debug)]
@@ -38,6 +44,7 @@ pub(super) struct Reloading {
     pub(super) issuers: Issuers,
     pub(super) stores: Arc<dyn SecretStore>,
     pub(super) secrets: Secrets,
+    pub(super) webhooks: Webhooks,
     pub(super) metrics: Metrics,
     /// For `/status`.
     pub(super) state: watch::Sender<ReloadState>,
@@ -69,9 +76,8 @@ impl Outcome {
 }
 
 impl Reloading {
-    /// Applies each configuration that `watch` gives. `new` runs the refreshers of credentials that
-    /// are new.
-    pub(super) async fn run(mut self, mut watch: ConfigWatch, new: mpsc::Sender<Refresher>) {
+    /// Applies each configuration that `watch` gives. `new` runs what they bring.
+    pub(super) async fn run(mut self, mut watch: ConfigWatch, new: mpsc::Sender<Part>) {
         self.note_success();
         loop {
             let outcome = match watch.next().await {
@@ -125,7 +131,7 @@ impl Reloading {
         &mut self,
         config: Config,
         warnings: &[ConfigWarning],
-        new: &mpsc::Sender<Refresher>,
+        new: &mpsc::Sender<Part>,
     ) -> Outcome {
         for warning in warnings {
             tracing::warn!(%warning, "configuration");
@@ -145,6 +151,13 @@ impl Reloading {
             Ok(known) => known,
             Err(error) => return self.fail(&error),
         };
+        let delivery_client = match delivery_client(&config) {
+            Ok(client) => client,
+            Err(error) => return self.fail(&error),
+        };
+        for keeper in self.webhooks.renew(endpoints(&config), delivery_client, &self.secrets) {
+            drop(new.send(Box::pin(keeper.run())).await);
+        }
         let credentials = self.credentials(&config, &before, new).await;
         let names = |registry: &Registry| -> BTreeSet<Arc<str>> {
             registry.iter().map(|handle| Arc::clone(handle.name())).collect()
@@ -169,7 +182,7 @@ impl Reloading {
         &self,
         config: &Config,
         before: &Snapshot,
-        new: &mpsc::Sender<Refresher>,
+        new: &mpsc::Sender<Part>,
     ) -> Registry {
         let (registry, refreshers) = credential::build(
             &config.credentials,
@@ -181,7 +194,7 @@ impl Reloading {
         let names: Vec<_> = refreshers.iter().map(|one| Arc::clone(one.name())).collect();
         for refresher in refreshers {
             // Nobody receives any more only when the process ends.
-            drop(new.send(refresher).await);
+            drop(new.send(Box::pin(refresher.run())).await);
         }
         let usable = async {
             for handle in names.iter().filter_map(|name| registry.by_name(name)) {
@@ -209,6 +222,8 @@ fn carry_over(mut new: Config, old: &Config) -> (Config, Vec<&'static str>) {
     carry("health.listen", new.health_listen != old.health_listen);
     carry("admin.listen", new.admin_listen != old.admin_listen);
     carry("log", new.log != old.log);
+    let listen = |config: &Config| config.webhooks.as_ref().map(|webhooks| webhooks.listen);
+    carry("webhooks.listen", listen(&new) != listen(old));
     let (listeners, differ) = bound_listeners(&new, old);
     carry("listeners", differ);
     new.upstream.origin = old.upstream.origin.clone();
@@ -217,6 +232,11 @@ fn carry_over(mut new: Config, old: &Config) -> (Config, Vec<&'static str>) {
     new.admin_listen = old.admin_listen;
     new.log = old.log.clone();
     new.listeners = listeners;
+    new.webhooks = match (new.webhooks, &old.webhooks) {
+        (Some(new), Some(old)) => Some(model::Webhooks { listen: old.listen, ..new }),
+        (None, Some(old)) => Some(old.clone()),
+        (_, None) => None,
+    };
     (new, restart)
 }
 

@@ -7,9 +7,8 @@ use tokio::task::JoinSet;
 
 use super::build::{OwnSockets, Sidecar};
 use super::drain::{self, Draining};
-use super::reload::NEW_REFRESHERS_MAX;
-use crate::credential::Refresher;
-use crate::{admin, proxy};
+use super::reload::{NEW_PARTS_MAX, Part};
+use crate::{admin, proxy, webhook};
 
 /// Tells a running sidecar to stop, in two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +42,7 @@ impl Sidecar {
         let (stop, stopped) = watch::channel(false);
         let (gauge, health, live) = (self.gauge.clone(), self.health.clone(), self.live);
         let startup_timeout = live.load().config.startup_timeout;
+        let webhooks = self.reloading.webhooks.clone();
         let mut accepting = JoinSet::new();
         accepting.spawn(proxy::accept(self.listeners, self.proxy, self.server, stopped.clone()));
         let mut parts = JoinSet::new();
@@ -51,14 +51,20 @@ impl Sidecar {
         for refresher in self.refreshers {
             spawn(&mut parts, refresher.run());
         }
+        for keeper in self.keepers {
+            spawn(&mut parts, keeper.run());
+        }
         spawn(&mut parts, health.clone().start_up(startup_timeout));
-        let (more, new) = mpsc::channel(NEW_REFRESHERS_MAX);
+        let (more, new) = mpsc::channel(NEW_PARTS_MAX);
         if let Some(watch) = self.watch {
             spawn(&mut parts, self.reloading.run(watch, more));
         }
         // Health and status answer until the very end, also while calls are drained.
         let (_last, serving) = watch::channel(false);
-        if let Some(OwnSockets { health: socket, admin }) = self.own_sockets {
+        if let Some(OwnSockets { health: socket, admin, webhooks: hooks }) = self.own_sockets {
+            if let Some(socket) = hooks {
+                accepting.spawn(webhook::serve(socket, webhooks, stopped));
+            }
             spawn(&mut parts, admin::serve_health(socket, health.clone(), serving.clone()));
             spawn(&mut parts, admin::serve_admin(admin, self.status, self.verbs, serving));
         }
@@ -88,10 +94,10 @@ fn spawn(parts: &mut JoinSet<()>, part: impl Future<Output = ()> + Send + 'stati
 
 /// Waits until a part panics, and meanwhile runs those that a reload adds. Parts may end: a start-up
 /// that is over, a refresher nobody reads.
-async fn first_panic(parts: &mut JoinSet<()>, mut new: mpsc::Receiver<Refresher>) {
+async fn first_panic(parts: &mut JoinSet<()>, mut new: mpsc::Receiver<Part>) {
     loop {
         tokio::select! {
-            Some(refresher) = new.recv() => spawn(parts, refresher.run()),
+            Some(part) = new.recv() => spawn(parts, part),
             Some(ended) = parts.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
                     return;

@@ -6,12 +6,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::signals::Signals;
-use super::{Failure, runtime, say};
+use super::{Failure, runtime, say, send_webhook};
 use crate::emulator::{Emulator, Kind, Limit, Rate, Settings};
 
 /// What the emulator is to be like.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Where it listens; loopback only, unless --beyond-loopback is given too.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
@@ -29,6 +32,16 @@ pub(super) struct Args {
     beyond_loopback: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Sends a delivery as DataPulse does, or a bad one
+    ///
+    /// Prints the answer. Exit code 0: it was taken (2xx), 1: it was not.
+    /// Example: `datapulse-sidecar emulator send-webhook --secret env:HOOK --bad forged
+    /// http://127.0.0.1:8090/webhooks/datapulse`
+    SendWebhook(Box<send_webhook::Args>),
+}
+
 fn rate(text: &str) -> Result<Rate, &'static str> {
     Rate::parse(text).ok_or("write a number a minute, such as 100, or a number a second: 10/s")
 }
@@ -39,7 +52,10 @@ fn kind(text: &str) -> Result<Kind, &'static str> {
 }
 
 pub(super) fn emulator(args: Args) -> Result<(), Failure> {
-    runtime(2)?.block_on(serve(args))
+    match &args.action {
+        Some(Action::SendWebhook(delivery)) => send_webhook::send_webhook(delivery),
+        None => runtime(2)?.block_on(serve(args)),
+    }
 }
 
 async fn serve(args: Args) -> Result<(), Failure> {

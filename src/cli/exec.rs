@@ -71,6 +71,7 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
     }];
     // The child sends no token of its own.
     config.tenants.iter_mut().for_each(|tenant| tenant.callers.clear());
+    config.webhooks = None;
     if config.log.audit == AuditSink::Stdout {
         config.log.audit = AuditSink::Stderr;
     }

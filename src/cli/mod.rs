@@ -11,7 +11,9 @@ mod explain;
 mod status;
 mod inject;
 mod emulator;
+mod send_webhook;
 mod demo;
+mod webhook;
 mod completions;
 mod signals;
 
@@ -89,6 +91,10 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar demo --exit`
     Demo(demo::Args),
+    /// The signature of a body, and whether one is right
+    ///
+    /// Example: `datapulse-sidecar webhook sign --secret file:/run/secrets/hook body.json`
+    Webhook(webhook::Args),
     /// Prints a completion script for a shell
     ///
     /// Example: `datapulse-sidecar completions bash > /etc/bash_completion.d/datapulse-sidecar`
@@ -140,8 +146,9 @@ pub fn main() -> ExitCode {
             say(&config::schema());
             Ok(())
         }
-        Command::Emulator(emulator) => emulator::emulator(emulator),
+        Command::Emulator(args) => emulator::emulator(args),
         Command::Demo(demo) => demo::demo(&demo),
+        Command::Webhook(args) => webhook::webhook(&args),
         Command::Completions(completions) => completions::completions(&completions),
     };
     match done {

@@ -43,6 +43,9 @@ async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
     if let (Some(health), Some(admin)) = (sidecar.health_address(), sidecar.admin_address()) {
         tracing::info!(%health, %admin, "health and metrics; status");
     }
+    if let Some(address) = sidecar.webhooks_address() {
+        tracing::info!(%address, "DataPulse can deliver");
+    }
     let (step, shutdown) = watch::channel(Shutdown::No);
     let running = sidecar.run(shutdown);
     tokio::pin!(running);

@@ -10,6 +10,7 @@ mod faults;
 mod limiter;
 mod resources;
 mod streams;
+mod webhooks;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use self::{
     counters::{Counters, Record},
     faults::{Effect, Fault, Scope},
     limiter::{Kind, Limiter, Rate},
+    webhooks::{Delivery, FLAWS, Flaw},
 };
 use crate::{config::model::Level, serve};
 

@@ -10,8 +10,8 @@ use http::header::{CONNECTION, HeaderName};
 /// Hop-by-hop, RFC 9110 section 7.6.1 and its forebears. `transfer-encoding` is the framing's.
 const HOP_BY_HOP: [&str; 7] =
     ["connection", "keep-alive", "te", "trailer", "upgrade", "http2-settings", "proxy-connection"];
-/// What stands in a credential's place, or changes the method, target or origin that was judged.
-const REQUEST_ONLY: [&str; 24] = [
+/// What stands in a credential's place.
+const CREDENTIALS: [&str; 12] = [
     "authorization",
     "api-key",
     "apikey",
@@ -24,6 +24,9 @@ const REQUEST_ONLY: [&str; 24] = [
     "x-session-token",
     "cookie",
     "cookie2",
+];
+/// What changes the method, target or origin that was judged.
+const OVERRIDES: [&str; 12] = [
     "forwarded",
     "via",
     "x-real-ip",
@@ -58,10 +61,30 @@ const OURS: &str = "x-datapulse-sidecar-";
 /// The names to take off a caller's request.
 #[must_use]
 pub fn request_drop_list(headers: &HeaderMap) -> Vec<HeaderName> {
+    drop_list(headers, |name| is_override(name) || CREDENTIALS.contains(&name))
+}
+
+/// The names to take off a delivery before the app gets it: what is not the sender's, or says that
+/// somebody has verified it.
+#[must_use]
+pub fn delivery_drop_list(headers: &HeaderMap) -> Vec<HeaderName> {
+    let framing = |name: &str| FRAMING.contains(&name) || name == "host";
     drop_list(headers, |name| {
-        // Some servers read `_` as `-`, so that such a name could be a credential's twin.
-        name.contains('_') || name.starts_with("x-forwarded-") || REQUEST_ONLY.contains(&name)
+        is_override(name)
+            || framing(name)
+            || (name.starts_with("x-") && name.ends_with("-verified"))
     })
+}
+
+/// The names to take off the app's answer to a delivery.
+#[must_use]
+pub fn connection_drop_list(headers: &HeaderMap) -> Vec<HeaderName> {
+    drop_list(headers, |name| FRAMING.contains(&name))
+}
+
+fn is_override(name: &str) -> bool {
+    // Some servers read `_` as `-`, so that such a name could be a credential's twin.
+    name.contains('_') || name.starts_with("x-forwarded-") || OVERRIDES.contains(&name)
 }
 
 /// The names to take off an upstream's response.
@@ -89,7 +112,9 @@ pub fn asks_to_close(headers: &HeaderMap) -> bool {
     nominates(headers, "close")
 }
 
-fn nominates(headers: &HeaderMap, name: &str) -> bool {
+/// Whether a `Connection` line names this header, so that it ends here (RFC 9110 section 7.6.1).
+#[must_use]
+pub fn nominates(headers: &HeaderMap, name: &str) -> bool {
     let lines = headers.get_all(CONNECTION).iter();
     let mut names = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     names.any(|one| one.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
@@ -189,6 +214,16 @@ mod tests {
         check(request_drop_list, &lines, &["connection", "x-a"]);
         let kept = [("traceparent", "a"), ("accept", "b"), ("host", "c"), ("content-length", "1")];
         check(request_drop_list, &kept, &[]);
+    }
+
+    #[test]
+    fn a_delivery_loses_what_is_of_the_way_and_whatever_claims_that_it_is_verified() {
+        for name in ["Host", "Content-Length", "X-Datapulse-Verified", "Via", "X_A", "Expect"] {
+            check(delivery_drop_list, &[(name, "a")], &[&name.to_ascii_lowercase()]);
+        }
+        let kept = [("authorization", "a"), ("x-datapulse-signature", "b"), ("user-agent", "c")];
+        check(delivery_drop_list, &kept, &[]);
+        check(connection_drop_list, &[("set-cookie", "a"), ("te", "b")], &["te"]);
     }
 
     #[test]

@@ -249,16 +249,23 @@ impl Rejection {
             || self.detail().to_owned(),
             |credential| format!("credential {}: {}", credential.name, self.detail()),
         );
-        serde_json::json!({
-            "type": format!("urn:datapulse-sidecar:{}", self.code()),
-            "title": self.title(),
-            "status": self.status().as_u16(),
-            "code": self.code(),
-            "detail": detail,
-            "request_id": request_id,
-        })
-        .to_string()
+        problem(self.status(), self.code(), &detail, request_id)
     }
+}
+
+/// The body of an answer of our own (RFC 9457). `detail` is fixed text, or a configured name before
+/// it.
+#[must_use]
+pub fn problem(status: StatusCode, code: &str, detail: &str, request_id: &str) -> String {
+    serde_json::json!({
+        "type": format!("urn:datapulse-sidecar:{code}"),
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "code": code,
+        "detail": detail,
+        "request_id": request_id,
+    })
+    .to_string()
 }
 
 #[cfg(test)]

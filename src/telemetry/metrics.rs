@@ -74,6 +74,8 @@ pub struct Metrics {
     pub quota_used_ratio: GaugeVec,
     /// Answers `429` of the upstream's, by `cause`: `shaped` by a quota here, or `unshaped`.
     pub upstream_throttled: IntCounterVec,
+    /// Deliveries of webhooks, by `endpoint` (a configured path, or `unknown`), `outcome`.
+    pub webhook_deliveries: IntCounterVec,
 }
 
 impl Metrics {
@@ -96,11 +98,7 @@ impl Metrics {
                 "From a request's head to the end of its answer",
                 &["tenant"],
             )?,
-            upstream_duration: family.histograms(
-                "upstream_duration_seconds",
-                "From the head sent upstream to the head of the answer",
-                &["credential"],
-            )?,
+            upstream_duration: family.upstream_duration()?,
             rejected: family.counters("rejected_total", "Answers by the sidecar", &["code"])?,
             retries: family.counters("retries_total", "Calls sent once more", &["reason"])?,
             in_flight: family.gauge("in_flight", "Calls in flight")?,
@@ -138,6 +136,7 @@ impl Metrics {
             quota_limit: family.gauges("quota_limit", "Our share, calls a window", &["quota"])?,
             quota_used_ratio: family.quota_used_ratio()?,
             upstream_throttled: family.upstream_throttled()?,
+            webhook_deliveries: family.webhook_deliveries()?,
             registry: family.0,
         })
     }
@@ -239,6 +238,11 @@ impl Families {
         self.gauge("config_last_reload_success_timestamp_seconds", help)
     }
 
+    fn upstream_duration(&self) -> Result<HistogramVec, prometheus::Error> {
+        let help = "From the head sent upstream to the head of the answer";
+        self.histograms("upstream_duration_seconds", help, &["credential"])
+    }
+
     fn clock_suspect(&self) -> Result<IntGauge, prometheus::Error> {
         self.gauge("clock_suspect", "1 while the machine's clock is wrong for certain")
     }
@@ -254,6 +258,10 @@ impl Families {
 
     fn upstream_throttled(&self) -> Result<IntCounterVec, prometheus::Error> {
         self.counters("upstream_throttled_total", "Answers 429 of the upstream", &["cause"])
+    }
+
+    fn webhook_deliveries(&self) -> Result<IntCounterVec, prometheus::Error> {
+        self.counters("webhook_deliveries_total", "Deliveries", &["endpoint", "outcome"])
     }
 
     fn quota_used_ratio(&self) -> Result<GaugeVec, prometheus::Error> {

@@ -2,6 +2,9 @@
 //!
 //! They are no secrets and guard nothing: unique is enough, unguessable is not needed.
 
+/// The longest request id that is passed on.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
 /// Whether a caller's `traceparent` may be passed on as it is: version 00, lower-case, neither id
 /// all zero (W3C Trace Context, section 3.2.2).
 #[must_use]
@@ -26,6 +29,13 @@ fn is_hex(part: &[u8], length: usize) -> bool {
 pub fn new_traceparent() -> String {
     let (trace, parent) = (fastrand::u128(1..), fastrand::u64(1..));
     format!("00-{trace:032x}-{parent:016x}-00")
+}
+
+/// Whether a caller's request id may be passed on and logged: 1 to 128 letters, digits, `.`, `_`, `-`.
+#[must_use]
+pub fn is_request_id(value: &[u8]) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
 /// A new request id: 32 lower-case hex digits.

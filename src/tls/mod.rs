@@ -177,23 +177,32 @@ pub fn install_provider() {
 /// # Errors
 /// [`TlsError::Client`] when [`install_provider`] has not been called.
 pub fn http_client(roots: &Roots) -> Result<reqwest::Client, TlsError> {
+    builder(roots)?.timeout(TOTAL_TIMEOUT).build().map_err(TlsError::Client)
+}
+
+/// The client that hands deliveries to the app: as above, but each call says how long it may take.
+///
+/// # Errors
+/// As [`http_client`].
+pub fn delivery_client(roots: &Roots) -> Result<reqwest::Client, TlsError> {
+    builder(roots)?.http1_only().build().map_err(TlsError::Client)
+}
+
+fn builder(roots: &Roots) -> Result<reqwest::ClientBuilder, TlsError> {
     let mut certificates = Vec::with_capacity(roots.certificates.len());
     for root in &roots.certificates {
         certificates.push(reqwest::Certificate::from_der(root).map_err(TlsError::Client)?);
     }
-    reqwest::Client::builder()
+    Ok(reqwest::Client::builder()
         .tls_certs_only(certificates)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TOTAL_TIMEOUT)
         // A call or two a minute: a connection that is kept only goes stale, above all while the
         // machine sleeps, and then swallows the one request that matters.
         .pool_max_idle_per_host(0)
-        .user_agent(concat!("datapulse-sidecar/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(TlsError::Client)
+        .user_agent(concat!("datapulse-sidecar/", env!("CARGO_PKG_VERSION"))))
 }
 
 /// Why an answer's body was not read to its end.

@@ -28,7 +28,7 @@ async fn check_tells_every_mistake_with_its_place_and_exits_with_1() {
         "credentials[0].quota",
         "did you mean",
         "credentials[0].api_key",
-        "not supported yet",
+        "missing key `endpoints`",
     ] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
     }

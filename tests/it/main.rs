@@ -27,5 +27,6 @@ mod life_cycle;
 mod commands;
 mod callers;
 mod exec;
+mod webhooks;
 mod hardening;
 mod servers;

@@ -9,6 +9,7 @@ mod credential;
 mod process;
 mod stores;
 mod shaping;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
 pub use shaping::{Quota, Rate, Shaping};
 pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};
 pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
+pub use webhooks::{Dedupe, Endpoint, Webhooks};
 
 use crate::secret::SecretRef;
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub tenants: Vec<Tenant>,
     /// First match wins; the default policy is at the end, so that every path matches a rule.
     pub policy: Vec<Rule>,
+    /// `None`: no deliveries are taken.
+    pub webhooks: Option<Webhooks>,
     /// Where the kubelet and Prometheus look.
     pub health_listen: SocketAddr,
     /// Where operators look; loopback only.

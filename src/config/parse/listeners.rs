@@ -174,7 +174,12 @@ impl Checker<'_> {
         }
     }
 
-    fn own_address(&mut self, path: &str, text: Option<&str>, default: &str) -> Option<SocketAddr> {
+    pub(super) fn own_address(
+        &mut self,
+        path: &str,
+        text: Option<&str>,
+        default: &str,
+    ) -> Option<SocketAddr> {
         let text = match text {
             Some(text) => self.expand(path, text)?,
             None if self.places.is_hole(path) => return None,

@@ -12,6 +12,7 @@ mod stores;
 mod shaping;
 mod tenants;
 mod upstream;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +71,7 @@ impl Checker<'_> {
         let policy = self.policy(raw.policy.as_deref(), auth.as_ref());
         let own_listeners = self.own_listeners(raw);
         let admin_token = self.admin_token(raw);
+        let webhooks = self.webhooks(raw.webhooks.as_ref());
         self.same_ports();
         self.same_sockets(listeners.as_deref());
         let log = self.log(raw.log.as_ref());
@@ -87,6 +89,7 @@ impl Checker<'_> {
             shaping: shaping?,
             tenants: tenants?.list,
             policy: policy?,
+            webhooks,
             health_listen,
             admin_listen,
             admin_token,

@@ -98,10 +98,21 @@ impl Checker<'_> {
         default: &str,
         plaintext: bool,
     ) -> Option<Url> {
-        let text = match written {
-            Some(text) => self.expand(path, text)?,
-            None => default.to_owned(),
-        };
+        let url = self.any_url(path, written.unwrap_or(default))?;
+        if url.scheme() == "http" && !plaintext {
+            let text = "use https; http is for tests, and needs `upstream.allow_plaintext: true`";
+            self.error(path, text);
+            return None;
+        }
+        if url.scheme() == "http" {
+            self.warn(path, "credentials travel in plain text: for tests only");
+        }
+        Some(url)
+    }
+
+    /// A URL of either scheme that says what it means, and holds nothing that is never sent.
+    pub(super) fn any_url(&mut self, path: &str, written: &str) -> Option<Url> {
+        let text = self.expand(path, written)?;
         // `Url` mends backslashes, line breaks and other scripts; a configuration says what it means.
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
         let url = Url::parse(&text).ok().filter(|url| plain && url.has_host());
@@ -109,16 +120,11 @@ impl Checker<'_> {
             self.error(path, "expected a URL such as https://datapulse.example");
             return None;
         };
-        let wrong = if url.scheme() == "http" && !plaintext {
-            "use https; http is for tests, and needs `upstream.allow_plaintext: true`"
-        } else if !url.username().is_empty() || url.password().is_some() {
+        let wrong = if !url.username().is_empty() || url.password().is_some() {
             "holds a user name or a password; credentials belong under `credentials`"
         } else if url.fragment().is_some() {
             "a fragment (`#`) is never sent"
         } else {
-            if url.scheme() == "http" {
-                self.warn(path, "credentials travel in plain text: for tests only");
-            }
             return Some(url);
         };
         self.error(path, wrong);
@@ -127,7 +133,11 @@ impl Checker<'_> {
 
     /// A path of the API that the sidecar itself calls: plain, so that the policy can name it.
     fn api_path(&mut self, path: &str, written: Option<&str>, default: &str) -> Option<String> {
-        let text = written.unwrap_or(default);
+        self.plain_path(path, written.unwrap_or(default))
+    }
+
+    /// A path that has one spelling alone.
+    pub(super) fn plain_path(&mut self, path: &str, text: &str) -> Option<String> {
         let plain = text.parse::<PathPattern>().is_ok() && !text.contains(['*', '%']);
         if !plain || text.trim_end_matches('/').is_empty() {
             self.error(

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Size, Span};
-
 /// A listener's certificate.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -89,43 +87,4 @@ pub struct CallerHeader {
     pub name: Option<String>,
     /// Its value.
     pub value: Option<String>,
-}
-
-/// Deliveries from DataPulse.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Webhooks {
-    /// An address and a port.
-    pub listen: Option<String>,
-    /// Where they arrive.
-    pub endpoints: Option<Vec<Endpoint>>,
-}
-
-/// Where deliveries arrive, and where they go.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    /// The path that is called.
-    pub path: Option<String>,
-    /// References to the secrets that sign them.
-    pub secrets: Option<Vec<String>>,
-    /// The app's URL.
-    pub forward_to: Option<String>,
-    /// The largest delivery. Default: 1MiB.
-    pub max_body: Option<Size>,
-    /// How repeats are known.
-    pub dedupe: Option<Dedupe>,
-}
-
-/// How repeated deliveries are known.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Dedupe {
-    /// The header that names a delivery. Default: by signature.
-    pub header: Option<String>,
-    /// How many are remembered.
-    pub entries: Option<u32>,
-    /// For how long.
-    #[serde(rename = "for")]
-    pub duration: Option<Span>,
 }

@@ -7,10 +7,10 @@ use super::framing::FramingFields;
 use crate::config::model::{ForwardedFor, FrontDoor};
 use crate::proxy::reject::Rejection;
 use crate::secret::SecretValue;
+use crate::telemetry::trace;
 
 /// As many names as the HTTP library takes in `Connection`; it refuses more.
 const NOMINATIONS_MAX: usize = 9;
-const REQUEST_ID_BYTES_MAX: usize = 128;
 
 const HOST: Rejection =
     Rejection::BadRequest("Host must be given exactly once, as a name and at most a port");
@@ -142,9 +142,7 @@ impl<'a> Fields<'a> {
     /// The caller's request id, where there is one only and it is well-formed.
     pub(super) fn request_id(&self) -> Option<String> {
         let value = self.request_id.filter(|_| self.request_ids == 1)?;
-        let fits = (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
-            && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
-        if fits { String::from_utf8(value.to_vec()).ok() } else { None }
+        if trace::is_request_id(value) { String::from_utf8(value.to_vec()).ok() } else { None }
     }
 
     /// `Host` is asked for under HTTP/1.0 too: without it a page's request cannot be told apart.

@@ -1,0 +1,58 @@
+//! The HTTP clients for calls of our own: to the authorization server, the API host and, with
+//! deliveries, to the app. What they trust is read and checked here.
+
+use super::build::StartError;
+use crate::config::Config;
+use crate::config::model::Endpoint;
+use crate::credential::Issuers;
+use crate::store::Secrets;
+use crate::telemetry::Metrics;
+use crate::tls::{self, Roots};
+use crate::webhook::{KeyKeeper, Webhooks};
+
+/// Checks what the API host and the authorization server are verified with, and gives the clients
+/// for the calls that the sidecar itself makes to them.
+pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
+    let (upstream, auth) = (&config.upstream, &config.auth);
+    let mut api_roots = Roots::none();
+    if upstream.origin.tls {
+        api_roots = Roots::load(upstream.ca_file.as_deref())?;
+        if let Some(warning) = api_roots.warnings().first() {
+            return Err(StartError::SystemRoots(warning.clone()));
+        }
+    }
+    let mut auth_roots = Roots::none();
+    if auth.token_url.scheme() == "https" {
+        auth_roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
+        for warning in auth_roots.warnings() {
+            tracing::warn!(warning, "certificates");
+        }
+    }
+    Ok(Issuers {
+        auth: auth.clone(),
+        api: upstream.origin.clone(),
+        auth_client: tls::http_client(&auth_roots)?,
+        api_client: tls::http_client(&api_roots)?,
+    })
+}
+
+/// The client that hands deliveries to the app. Certificates are needed only where one speaks TLS.
+pub(super) fn delivery_client(config: &Config) -> Result<reqwest::Client, StartError> {
+    let is_tls = endpoints(config).iter().any(|one| one.forward_to.scheme() == "https");
+    let roots = if is_tls { Roots::load(None)? } else { Roots::none() };
+    Ok(tls::delivery_client(&roots)?)
+}
+
+/// What takes deliveries, and the tasks that keep its secrets.
+pub(super) fn webhooks(
+    config: &Config,
+    secrets: &Secrets,
+    metrics: &Metrics,
+) -> Result<(Webhooks, Vec<KeyKeeper>), StartError> {
+    Ok(Webhooks::new(endpoints(config), delivery_client(config)?, secrets, metrics))
+}
+
+/// Where deliveries arrive; nowhere, mostly.
+pub(super) fn endpoints(config: &Config) -> &[Endpoint] {
+    config.webhooks.as_ref().map_or(&[], |webhooks| &webhooks.endpoints)
+}
