@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::clients::{issuers, webhooks};
 use super::known::Known;
 use super::reload::Reloading;
+use super::stores;
 use crate::access::{Access, CallersError};
 use crate::admin::{Health, ReloadState, Status, Verbs};
 use crate::config::Config;
@@ -25,7 +26,7 @@ use crate::proxy::upstream::{Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::secret::SecretRef;
 use crate::shaping::Shaper;
-use crate::store::{self, SecretStore, SecretWatcher, StoreError, Stores};
+use crate::store::{self, SecretStore, SecretWatcher, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{DroppedLines, LevelSwitch};
 use crate::tls::TlsError;
@@ -122,11 +123,11 @@ impl Sidecar {
     /// See [`StartError`].
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
         let issuers = issuers(&config)?;
+        let stores = stores::open(&config, &metrics)?;
         let listeners = Listeners::bind(&config.listeners).await?;
         let own_sockets = OwnSockets::bind(&config, ports).await?;
-        let stores: Arc<dyn SecretStore> = Arc::new(Stores::new(&metrics));
         let Known { callers, operators } = Known::read(&config, &*stores).await?;
-        let (secrets, watcher) = store::watched(Arc::clone(&stores));
+        let (secrets, watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let (registry, refreshers) =
             credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
         let authority = authority(&config)?;

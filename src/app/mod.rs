@@ -4,6 +4,7 @@
 
 mod known;
 mod clients;
+mod stores;
 mod build;
 mod run;
 mod drain;

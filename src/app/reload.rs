@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::build::StartError;
 use super::clients::{delivery_client, endpoints, issuers};
 use super::known::Known;
+use super::stores::Opened;
 use crate::access::Access;
 use crate::admin::ReloadState;
 use crate::clock;
@@ -23,7 +24,7 @@ use crate::config::{Config, ConfigWarning, LoadError};
 use crate::credential::{self, Issuers, Registry};
 use crate::proxy::{Live, Snapshot};
 use crate::secret::SecretValue;
-use crate::store::{SecretStore, Secrets};
+use crate::store::{Secrets, Stores};
 use crate::telemetry::{Metrics, error_chain};
 use crate::webhook::Webhooks;
 
@@ -42,7 +43,7 @@ pub(super) type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Reloading {
     pub(super) live: Arc<Live>,
     pub(super) issuers: Issuers,
-    pub(super) stores: Arc<dyn SecretStore>,
+    pub(super) stores: Arc<Stores>,
     pub(super) secrets: Secrets,
     pub(super) webhooks: Webhooks,
     pub(super) metrics: Metrics,
@@ -147,9 +148,16 @@ impl Reloading {
                 Err(error) => return self.fail(&error),
             }
         }
+        let replaced = match Opened::new(&config.stores, &before.config.stores) {
+            Ok(opened) => opened.install(&self.stores),
+            Err(error) => return self.fail(&error),
+        };
         let Known { callers, operators } = match Known::read(&config, &*self.stores).await {
             Ok(known) => known,
-            Err(error) => return self.fail(&error),
+            Err(error) => {
+                drop(replaced.install(&self.stores));
+                return self.fail(&error);
+            }
         };
         let delivery_client = match delivery_client(&config) {
             Ok(client) => client,

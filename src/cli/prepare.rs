@@ -61,11 +61,23 @@ pub(super) fn prepare(
              verifies until it is set"
         );
     }
-    let set = IGNORED.into_iter().filter(|name| std::env::var_os(name).is_some());
-    let set: Vec<&str> = set.collect();
-    if !set.is_empty() {
-        tracing::warn!(variables = set.join(" "), "the sidecar ignores variables that are set");
+    let ignored = ignored(&config);
+    if !ignored.is_empty() {
+        tracing::warn!(variables = ignored.join(" "), "the sidecar ignores variables that are set");
     }
     let (dropped, levels) = (logging.dropped_lines(), logging.level_switch());
     Ok((Prepared { config, watch, metrics, hardened, dropped, levels }, logging))
+}
+
+/// The variables that are set, that the like of us heeds, and that we do not.
+fn ignored(config: &Config) -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let is_ignored = |name: &String| {
+        IGNORED.contains(&&**name)
+            || (config.stores.aws.is_some()
+                && (name.starts_with("AWS_ENDPOINT_URL") || name == "AWS_CA_BUNDLE"))
+    };
+    let mut names: Vec<String> = names.filter(is_ignored).collect();
+    names.sort();
+    names
 }

@@ -26,6 +26,9 @@ pub enum SecretProblem {
     /// More than [`SECRET_BYTES_MAX`] bytes: hardly a credential.
     #[error("it is larger than 64 KiB")]
     TooLarge,
+    /// Bytes that their store does not take for a text: store it as one.
+    #[error("it is binary; store it as a text")]
+    Binary,
     /// A byte that cannot stand in an HTTP header: a line end inside, a control character, or
     /// anything that is not visible ASCII. Write the secret again without it.
     #[error(

@@ -32,6 +32,18 @@ fn read(at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
     Ok(SecretVersion { value, version: None })
 }
 
+/// A variable that says who we are to a store; `None` where it is empty or no text.
+pub(super) fn variable(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?.into_string().ok()?;
+    Some(value).filter(|value| !value.is_empty())
+}
+
+/// The URLs in all variables whose names begin so.
+pub(super) fn urls(prefix: &str) -> Vec<url::Url> {
+    let named = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(prefix));
+    named.filter_map(|(_, value)| value.to_string_lossy().parse().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

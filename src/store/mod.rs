@@ -6,6 +6,7 @@
 mod error;
 mod json;
 mod lock;
+mod aws;
 mod env;
 mod file;
 mod stores;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use aws::AwsStore;
 pub use env::EnvStore;
 pub use error::StoreError;
 pub use file::FileStore;

@@ -84,12 +84,21 @@ impl Stores {
         }
     }
 
-    /// From now on references of this kind lead to this store; `None`: nowhere.
-    pub fn set(&self, remote: Remote, store: Option<Arc<dyn SecretStore>>) {
-        self.remote.send_modify(|remotes| match remote {
-            Remote::Vault => remotes.vault = store,
-            Remote::Aws => remotes.aws = store,
+    /// From now on references of this kind lead to this store; `None`: nowhere. Gives back where they
+    /// led before.
+    pub fn set(
+        &self,
+        remote: Remote,
+        store: Option<Arc<dyn SecretStore>>,
+    ) -> Option<Arc<dyn SecretStore>> {
+        let mut before = None;
+        self.remote.send_modify(|remotes| {
+            before = match remote {
+                Remote::Vault => std::mem::replace(&mut remotes.vault, store),
+                Remote::Aws => std::mem::replace(&mut remotes.aws, store),
+            };
         });
+        before
     }
 
     /// Those that were used so far.

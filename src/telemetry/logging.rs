@@ -2,8 +2,8 @@
 //! call.
 //!
 //! Lines go through bounded queues to threads that write them; when a reader is too slow, lines are
-//! dropped and counted. Of other crates only warnings are shown, and of pingora nothing: its lines
-//! hold request heads.
+//! dropped and counted. Of other crates only warnings are shown, and of pingora and the AWS SDK
+//! nothing: their lines hold request heads and whole answers.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
@@ -171,6 +171,8 @@ fn targets(own: LogLevel) -> Targets {
             ["pingora", "pingora_core", "pingora_proxy", "pingora_pool"]
                 .map(|t| (t, LevelFilter::OFF)),
         )
+        // Every crate of the AWS SDK: errors are told with the whole answer, at any level.
+        .with_target("aws_", LevelFilter::OFF)
         .with_target("datapulse_sidecar", level(own))
         .with_target("audit", LevelFilter::OFF)
 }

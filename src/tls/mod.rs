@@ -3,6 +3,8 @@
 //! Verification is never off: without a single usable root there is no client. Bundles are checked
 //! here before anything else reads them by path, because pingora panics on one that it cannot parse.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ pub enum TlsError {
         /// Which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// No certificate in the file: it needs at least one `BEGIN CERTIFICATE` block.
     #[error("the certificate file {} holds no certificate", path.display())]
@@ -205,6 +207,38 @@ fn builder(roots: &Roots) -> Result<reqwest::ClientBuilder, TlsError> {
         .user_agent(concat!("datapulse-sidecar/", env!("CARGO_PKG_VERSION"))))
 }
 
+/// Why there was no whole answer, as a metric label: `timeout`, `refused`, `dns`, `tls`, `connect` or
+/// `interrupted`.
+#[must_use]
+pub fn failure(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        return "timeout";
+    }
+    if !error.is_connect() {
+        return "interrupted";
+    }
+    std::iter::successors(error.source(), |&cause| inner(cause))
+        .find_map(|cause| {
+            let system = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            match system {
+                _ if cause.is::<rustls::Error>() => Some("tls"),
+                Some(io::ErrorKind::ConnectionRefused) => Some("refused"),
+                // hyper-util says so in words alone.
+                _ if cause.to_string().starts_with("dns error") => Some("dns"),
+                _ => None,
+            }
+        })
+        .unwrap_or("connect")
+}
+
+/// What is behind an error: the system's type may carry another one, which it does not call its source.
+fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(carried) => Some(carried),
+        None => error.source(),
+    }
+}
+
 /// Why an answer's body was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -274,6 +308,31 @@ mod tests {
         }
         let error = Roots::load(Some(Path::new("/nowhere/ca.pem"))).unwrap_err();
         assert!(matches!(error, TlsError::Unreadable { .. }), "{error}");
+    }
+
+    async fn failing(url: &str) -> &'static str {
+        install_provider();
+        let client = http_client(&load(&pem().0).unwrap()).unwrap();
+        failure(&client.get(url).send().await.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn each_way_to_fail_has_its_word() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            // Closes each connection after a few bytes that are neither TLS nor HTTP.
+            while let Ok((mut stream, _)) = listener.accept().await {
+                drop(stream.write_all(b"hello\r\n\r\n").await);
+            }
+        });
+        assert_eq!(failing(&format!("https://{address}/")).await, "tls");
+        assert_eq!(failing(&format!("http://{address}/")).await, "interrupted");
+        assert_eq!(failing("https://nowhere.invalid/").await, "dns");
+        tasks.shutdown().await;
+        assert_eq!(failing(&format!("https://{address}/")).await, "refused");
     }
 
     #[test]

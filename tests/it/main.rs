@@ -21,6 +21,7 @@ mod operating;
 mod quotas;
 mod hostile_upstream;
 mod secrets;
+mod aws;
 mod retries;
 mod tls;
 mod life_cycle;

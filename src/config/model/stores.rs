@@ -77,13 +77,13 @@ impl VaultAuth {
 /// AWS Secrets Manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsStore {
-    /// Default: what the SDK's own chain says (`AWS_REGION`, the profile).
+    /// Default: what `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile says.
     pub region: Option<String>,
     /// In place of AWS's own.
     pub endpoint: Option<url::Url>,
     /// In place of AWS's own, for web identities.
     pub sts_endpoint: Option<url::Url>,
-    /// PEM certificates that are trusted beside the system's.
+    /// PEM certificates; default: the system's.
     pub ca_file: Option<PathBuf>,
     /// How often a secret's version is looked at; each look is billed.
     pub poll: Duration,

@@ -69,7 +69,7 @@ pub enum VaultMethod {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreAws {
-    /// Its region.
+    /// Its region. Default: what `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile says.
     pub region: Option<String>,
     /// Another URL, for tests and VPC endpoints.
     pub endpoint: Option<String>,

@@ -3,6 +3,7 @@
 //!
 //! [`Rig::finish`] ends the sidecar with SIGTERM and fails if the canary shows in anything it wrote.
 
+mod aws;
 mod builder;
 mod callers;
 mod clocks;
@@ -24,6 +25,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+pub(crate) use aws::{Aws, Canned, PodIdentity};
 pub(crate) use builder::{Builder, Stage};
 use builder::{Started, merge};
 pub(crate) use callers::{Callers, Load};
@@ -39,6 +41,11 @@ pub(crate) use upstream::{Upstream, read_head};
 
 /// Every secret of the tests holds this.
 pub(crate) const CANARY: &str = "CANARY7f3a";
+
+/// The API key of this name, as DataPulse knows it.
+pub(crate) fn key_of(name: &str) -> String {
+    format!("dp_live_{CANARY}_{name}")
+}
 
 /// How long a test waits for something that should happen at once, on a slow and shared machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -244,6 +251,22 @@ impl Rig {
         let series = format!("datapulse_sidecar_{series} ");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
         line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until a metric has such a value.
+    pub(crate) async fn until_series(&self, series: &str, wanted: impl Fn(f64) -> bool) {
+        let waiting = async {
+            while !wanted(self.series(series).await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(reached.is_ok(), "{series}: {}", self.health("/metrics").await.1);
+    }
+
+    /// Waits until a count is above zero.
+    pub(crate) async fn counted(&self, series: &str) {
+        self.until_series(series, |now| now > 0.0).await;
     }
 
     /// Ends the sidecar and looks for the canary in all that it wrote.

@@ -1,0 +1,39 @@
+//! The stores that the configuration names: opened at the start, and again where a reload changes
+//! them. No call is made here.
+
+use std::sync::Arc;
+
+use super::build::StartError;
+use crate::config::{Config, model};
+use crate::store::{AwsStore, Remote, SecretStore, Stores};
+use crate::telemetry::Metrics;
+
+/// All stores, with those that the configuration names. Reads their certificates.
+pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Arc<Stores>, StartError> {
+    let stores = Arc::new(Stores::new(metrics));
+    drop(Opened::new(&config.stores, &model::Stores::default())?.install(&stores));
+    Ok(stores)
+}
+
+/// Stores that are opened, and that references do not lead to yet.
+#[derive(Debug)]
+pub(super) struct Opened(Vec<(Remote, Option<Arc<dyn SecretStore>>)>);
+
+impl Opened {
+    /// Opens what is configured otherwise than before; the others stay as they are. Reads their
+    /// certificates.
+    pub(super) fn new(now: &model::Stores, before: &model::Stores) -> Result<Self, StartError> {
+        let mut opened = Vec::new();
+        if now.aws != before.aws {
+            let store = now.aws.as_ref().map(AwsStore::new).transpose()?;
+            opened.push((Remote::Aws, store.map(|store| Arc::new(store) as Arc<dyn SecretStore>)));
+        }
+        Ok(Self(opened))
+    }
+
+    /// References lead to these from now on. What they led to before is given back.
+    pub(super) fn install(self, stores: &Stores) -> Self {
+        let install = |(remote, store)| (remote, stores.set(remote, store));
+        Self(self.0.into_iter().map(install).collect())
+    }
+}

@@ -1,0 +1,319 @@
+//! Promise: secrets in AWS Secrets Manager are read, followed and written back; whatever goes wrong
+//! there costs nothing while what was read before works, and is told by its kind.
+//!
+//! The server is moto; what it cannot do (refusals by code, silence) a relay in front of it does.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::support::{Authority, Aws, Builder, CANARY, Callers, Canned, PodIdentity, Rig, key_of};
+
+/// A reader whose key is in AWS, and nothing that says who we are.
+async fn configured(aws: &Aws, reference: &str, poll: &str) -> Builder {
+    let builder = Rig::builder().await;
+    let nowhere = builder.dir().join("nowhere").display().to_string();
+    let url = aws.url();
+    builder
+        .config(&format!(
+            "stores: {{aws: {{region: eu-west-1, endpoint: '{url}', sts_endpoint: '{url}', \
+             poll: {poll}}}}}\n\
+             credentials: [{{name: reader, level: read_only, api_key: '{reference}'}}]\n"
+        ))
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", &nowhere)
+        .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
+}
+
+/// The same with keys in the environment.
+async fn reader(aws: &Aws, reference: &str, poll: &str) -> Builder {
+    let key = format!("{CANARY}-aws-key");
+    let builder = configured(aws, reference, poll).await;
+    builder.env("AWS_ACCESS_KEY_ID", "AKIDTEST").env("AWS_SECRET_ACCESS_KEY", &key)
+}
+
+fn reads(outcome: &str) -> String {
+    format!(r#"store_reads_total{{outcome="{outcome}",store="aws"}}"#)
+}
+
+const UP: &str = r#"store_up{store="aws"}"#;
+
+#[tokio::test]
+async fn plain_and_json_secrets_are_read_by_name_and_by_arn() {
+    let aws = Aws::start().await;
+    let arn = aws.create("prod/plain", &format!("{}\n", key_of("reader"))).await;
+    let text = json!({"api_key": key_of("reader"), "other": CANARY}).to_string();
+    aws.create("prod/json", &text).await;
+    for reference in ["aws:prod/plain", "aws:prod/json#api_key", &format!("aws:{arn}")] {
+        let rig = reader(&aws, reference, "5m").await.start().await;
+        assert_eq!(rig.get("/v1/datasets").await.status(), 200, "{reference}");
+        assert_eq!((rig.series(&reads("ok")).await, rig.series(UP).await), (1.0, 1.0));
+        rig.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_through_its_stages_fails_no_call_and_a_pending_key_is_never_used() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let rig = reader(&aws, "aws:prod/key", "1s").await.log_level("info").start().await;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    let second = rig.emulator.add_key("second");
+    let pending = aws.put_pending("prod/key", &second).await;
+    aws.further("DescribeSecret", 3).await;
+    assert_eq!(rig.emulator.used("second"), 0);
+    assert_eq!(aws.calls("GetSecretValue"), 1, "a value only where the version moved");
+    aws.make_current("prod/key", &pending).await;
+    rig.emulator.uses("second").await;
+    rig.emulator.remove_key("reader");
+    rig.emulator.further(50).await;
+    let (made, failed) = callers.stop().await;
+    assert_eq!(failed, 0, "of {made}");
+    assert_eq!(aws.calls("GetSecretValue"), 2);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_dead_before_the_poll_is_read_anew_at_its_first_401() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let rig = reader(&aws, "aws:prod/key", "1h").await.start().await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    let second = rig.emulator.add_key("second");
+    aws.put("prod/key", &second).await;
+    rig.emulator.remove_key("reader");
+    let callers = Callers::start(&rig, "/v1/datasets");
+    rig.emulator.further(50).await;
+    let (made, failed) = callers.stop().await;
+    assert_eq!(failed, 0, "of {made}");
+    assert_eq!(aws.calls("GetSecretValue"), 2, "once for all calls");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn throttling_and_failures_of_aws_cost_no_call_and_are_told_by_kind() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let rig = reader(&aws, "aws:prod/key", "1s").await.log_level("info").start().await;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    let html = Canned::Text(200, format!("<html>{CANARY}</html>"));
+    for (canned, outcome) in [
+        (Canned::Refusal(400, "ThrottlingException"), "throttled"),
+        (Canned::Refusal(500, "InternalServiceError"), "internal"),
+        (Canned::Text(503, String::new()), "not_an_answer"),
+        (html, "not_an_answer"),
+        (Canned::Silence, "timeout"),
+    ] {
+        aws.answer("DescribeSecret", canned);
+        rig.counted(&reads(outcome)).await;
+        rig.until_series(UP, |up| up == 0.0).await;
+        assert!(rig.status(&["--json"]).await.contains("\"fresh\""));
+        aws.heal();
+        rig.until_series(UP, |up| up == 1.0).await;
+    }
+    let (made, failed) = callers.stop().await;
+    assert_eq!(failed, 0, "of {made}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_the_key_is_told_by_its_code_and_is_not_repeated_at_once() {
+    let user =
+        format!("User: arn:aws:sts::1:assumed-role/{CANARY} is not authorized to perform: x");
+    let kms = "Access to KMS is not allowed".to_owned();
+    for (code, message, outcome) in [
+        ("AccessDeniedException", user.clone(), "denied"),
+        ("AccessDeniedException", kms, "decryption_denied"),
+        ("DecryptionFailure", user, "decryption_denied"),
+    ] {
+        let aws = Aws::start().await;
+        aws.create("prod/key", &key_of("reader")).await;
+        let rig = reader(&aws, "aws:prod/key", "1s").await.start().await;
+        aws.answer("GetSecretValue", Canned::Message(400, code, message));
+        aws.put("prod/key", &rig.emulator.add_key("second")).await;
+        rig.counted(&reads(outcome)).await;
+        rig.log("a store of secrets cannot be used").await;
+        assert_eq!(rig.series(UP).await, 0.0);
+        assert_eq!(rig.get("/v1/datasets").await.status(), 200, "the key that was read before");
+        // tidy: passes time because nothing must be asked meanwhile.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(rig.series(&reads(outcome)).await, 1.0, "a minute between tries");
+        rig.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_to_describe_the_value_is_read_and_that_is_told_once() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    aws.answer("DescribeSecret", Canned::Refusal(400, "AccessDeniedException"));
+    let rig = reader(&aws, "aws:prod/key", "1s").await.start().await;
+    rig.log("allow secretsmanager:DescribeSecret").await;
+    aws.put("prod/key", &rig.emulator.add_key("second")).await;
+    aws.further("GetSecretValue", 2).await;
+    rig.eventually("/v1/datasets", 200).await;
+    rig.emulator.uses("second").await;
+    assert_eq!(aws.calls("DescribeSecret"), 1);
+    assert_eq!((rig.series(&reads("denied")).await, rig.series(UP).await), (0.0, 1.0));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_deleted_keeps_its_last_value_and_one_that_is_not_there_heals() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let rig = reader(&aws, "aws:prod/key", "1s").await.start().await;
+    aws.call("DeleteSecret", json!({"SecretId": "prod/key"})).await;
+    rig.counted(&reads("deleted")).await;
+    rig.log("what was read before is kept").await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    assert_eq!(rig.series(UP).await, 1.0, "the store is not to blame");
+    aws.call("RestoreSecret", json!({"SecretId": "prod/key"})).await;
+    let ok = rig.series(&reads("ok")).await;
+    rig.until_series(&reads("ok"), |now| now > ok).await;
+    rig.finish().await;
+
+    let rig = reader(&aws, "aws:prod/later", "1s").await.unready().start().await;
+    rig.counted(&reads("missing")).await;
+    let answer = rig.get("/v1/datasets").await;
+    assert_eq!(answer.headers()["x-datapulse-sidecar-error"], "credential_unavailable");
+    aws.create("prod/later", &key_of("reader")).await;
+    rig.eventually("/v1/datasets", 200).await;
+    assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_cold_start_without_aws_is_a_503_that_heals_by_itself() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    aws.set_down(true).await;
+    let rig = reader(&aws, "aws:prod/key", "1s").await.unready().start().await;
+    rig.counted(&reads("refused")).await;
+    let answer = rig.get("/v1/datasets").await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["x-datapulse-sidecar-error"], "credential_unavailable");
+    assert!(answer.headers().contains_key("retry-after"));
+    aws.set_down(false).await;
+    rig.eventually("/v1/datasets", 200).await;
+    assert_eq!((rig.emulator.anonymous(), rig.series(UP).await), (0, 1.0));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_keys_by_pod_identity_and_without_them_only_a_503() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let token = format!("{CANARY}-pod-token");
+    let agent = PodIdentity::start(&token).await;
+    agent.set_down(true);
+    let builder = configured(&aws, "aws:prod/key", "1s").await;
+    let file = builder.dir().join("pod-token");
+    std::fs::write(&file, &token).unwrap();
+    let rig = builder
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent.url)
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap())
+        .unready()
+        .start()
+        .await;
+    rig.counted(&reads("no_identity")).await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 503);
+    assert_eq!(aws.calls("GetSecretValue"), 0, "nothing is sent unsigned");
+    agent.set_down(false);
+    rig.eventually("/v1/datasets", 200).await;
+    assert_eq!(agent.given(), 1);
+    // Keys that expired are replaced at once, and what was read stays in use while none come.
+    aws.answer("DescribeSecret", Canned::Refusal(400, "ExpiredTokenException"));
+    rig.counted(&reads("identity_rejected")).await;
+    assert_eq!(agent.given(), 2);
+    agent.set_down(true);
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_web_identity_is_exchanged_for_keys_and_its_refusal_is_told_apart() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    aws.answer("AssumeRoleWithWebIdentity", Canned::Xml(403, "AccessDenied"));
+    let builder = configured(&aws, "aws:prod/key", "1s").await;
+    let file = builder.dir().join("web-token");
+    std::fs::write(&file, format!("{CANARY}.web.token")).unwrap();
+    let rig = builder
+        .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/datapulse")
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap())
+        .unready()
+        .start()
+        .await;
+    rig.counted(&reads("identity_refused")).await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 503);
+    rig.finish().await;
+
+    aws.heal();
+    let builder = configured(&aws, "aws:prod/key", "1s").await;
+    let file = builder.dir().join("web-token");
+    std::fs::write(&file, format!("{CANARY}.web.token")).unwrap();
+    let asked = aws.calls("AssumeRoleWithWebIdentity");
+    let rig = builder
+        .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/datapulse")
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap())
+        .start()
+        .await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    aws.further("DescribeSecret", 2).await;
+    assert_eq!(aws.calls("AssumeRoleWithWebIdentity"), asked + 1, "keys are kept");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_renewed_session_token_is_written_back_beside_what_else_is_there() {
+    let aws = Aws::start().await;
+    let life = Duration::from_secs(60);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"exp\": {}}}", now + 6));
+    let first = format!("e30.{claims}.{CANARY}");
+    let text = json!({"token": first, "note": {"kept": [1, null]}});
+    aws.create("prod/session", &text.to_string()).await;
+    let session = "credentials: [{name: reader, level: read_only, \
+                   session_token: {token: 'aws:prod/session#token'}}]";
+    let builder = reader(&aws, "aws:prod/session#token", "1s").await.token_life(life);
+    let rig = builder.config(session).start().await;
+    rig.emulator.accept("person", &first);
+    let callers = Callers::start(&rig, "/v1/datasets");
+    rig.emulator.uses("person/1").await;
+    assert_eq!(callers.stop().await.1, 0);
+    let text: Value = serde_json::from_str(&aws.text("prod/session", "AWSCURRENT").await).unwrap();
+    assert_ne!(text["token"], first.as_str());
+    assert_eq!(text["note"], json!({"kept": [1, null]}));
+    let previous = aws.text("prod/session", "AWSPREVIOUS").await;
+    assert!(previous.contains(&first), "nothing was written twice");
+    assert_eq!(rig.series(r#"store_writes_total{outcome="ok",store="aws"}"#).await, 1.0);
+    assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn variables_that_would_send_secrets_elsewhere_are_ignored_and_named() {
+    let aws = Aws::start().await;
+    let thief = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let builder = reader(&aws, "aws:prod/key", "1s").await;
+    let bundle = Authority::new().write(builder.dir());
+    let rig = builder
+        .env("AWS_ENDPOINT_URL", &thief.url())
+        .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &thief.url())
+        .env("AWS_ENDPOINT_URL_STS", &thief.url())
+        .env("AWS_CA_BUNDLE", bundle.to_str().unwrap())
+        .env("HTTP_PROXY", &thief.url())
+        .start()
+        .await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    let line = rig.log("ignores variables").await;
+    for name in ["AWS_CA_BUNDLE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "HTTP_PROXY"] {
+        assert!(line.contains(name), "{name}: {line}");
+    }
+    assert_eq!(thief.all_calls(), 0);
+    rig.finish().await;
+}
