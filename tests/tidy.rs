@@ -18,12 +18,16 @@ const EXPOSING: &[(&str, &str)] = &[
     ("src/store/", "takes one field out of a JSON document"),
     ("src/credential/kind/", "a stored secret becomes a token, or is sent to its issuer"),
     ("src/credential/oauth/", "the request to the token endpoint"),
+    (
+        "src/credential/key.rs",
+        "keyed hashes: which credentials share a key, and audit fingerprints",
+    ),
     ("src/credential/schedule.rs", "a JWT's own expiry"),
     (
         "src/credential/verify.rs",
         "a new token is tried at the API before it replaces one that works",
     ),
-    ("src/credential/token.rs", "a token's own reading: shape, expiry, fingerprint"),
+    ("src/credential/token.rs", "a token's own reading: shape and expiry"),
     ("src/webhook/signature.rs", "a webhook's secret becomes the key that verifies"),
     ("src/proxy/answer.rs", "drops an answer's header that holds a live token"),
 ];

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::credential::CredentialReport;
 use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
+use crate::shaping::SharedKey;
 
 const LIMITS: Limits =
     Limits { connections: 16, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
@@ -79,6 +80,8 @@ pub struct Report {
     pub upstream: String,
     /// In the order of the configuration.
     pub credentials: Vec<CredentialReport>,
+    /// Credentials that hold the same key although the configuration gives them different quotas.
+    pub shared_keys: Vec<SharedKey>,
     /// Whether what is in its file is in force.
     pub configuration: ConfigurationReport,
 }
@@ -117,6 +120,7 @@ impl Status {
             in_flight: self.gauge.count(),
             upstream: snapshot.config.upstream.origin.base_url(),
             credentials: snapshot.credentials.report(),
+            shared_keys: snapshot.shaper.shared_keys(&snapshot.credentials),
             configuration: self.configuration(),
         }
     }

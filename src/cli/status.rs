@@ -8,6 +8,7 @@ use tokio::time::interval;
 use super::{Failure, runtime, say};
 use crate::admin::{ConfigurationReport, Report};
 use crate::credential::CredentialReport;
+use crate::shaping::SharedKey;
 use crate::telemetry;
 use crate::tls::{self, Roots};
 
@@ -113,13 +114,14 @@ fn table(report: &Report) -> String {
         ]);
     }
     format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}",
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}",
         report.version,
         report.phase,
         seconds(report.uptime_seconds),
         report.in_flight,
         report.upstream,
         paused(&report.credentials),
+        shared(&report.shared_keys),
         configuration(&report.configuration)
     ) + clock(report)
 }
@@ -144,6 +146,18 @@ fn paused(credentials: &[CredentialReport]) -> String {
          admin listener ends it: {}",
         names.join(", ")
     )
+}
+
+/// Which credentials hold one key, and were given several quotas; nothing when there are none.
+fn shared(keys: &[SharedKey]) -> String {
+    let told = keys.iter().map(|key| {
+        format!(
+            "\nthe same key is in {}: their calls draw from one quota, {}; give them the same `quota`",
+            key.credentials.join(", "),
+            key.quota
+        )
+    });
+    told.collect()
 }
 
 /// What of the configuration's file is not in force; nothing when all of it is.

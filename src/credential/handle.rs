@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::KeyPrint;
 use super::refresher::Demand;
 use super::schedule::HOLD;
 use super::state::{CredentialState, Published};
@@ -122,6 +123,12 @@ impl CredentialHandle {
             return None;
         }
         self.published.borrow().usable(Moment::now())
+    }
+
+    /// Which key its tokens come from; `None` before the first one.
+    #[must_use]
+    pub fn key(&self) -> Option<KeyPrint> {
+        self.published.borrow().key
     }
 
     /// The token; where there is none, waits for one until `deadline`, but at most 2 s, and brings

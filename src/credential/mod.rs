@@ -5,6 +5,7 @@
 //! asked by anything but its credential's own task.
 
 mod handle;
+mod key;
 mod kind;
 mod oauth;
 mod refresher;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use handle::{CredentialHandle, CredentialReport, Unavailable, UnavailableReason};
+pub use key::KeyPrint;
 pub use refresher::Refresher;
 pub use registry::{Issuers, Registry, build};
 pub use state::CredentialState;
@@ -60,6 +62,11 @@ trait TokenSource: std::fmt::Debug + Send + Sync {
     /// down.
     fn asks_an_issuer(&self) -> bool {
         true
+    }
+
+    /// The public name that the secret belongs to, where it has one.
+    fn client(&self) -> &str {
+        ""
     }
 
     /// Whether the API rejects the secret when it rejects a token: they are one.

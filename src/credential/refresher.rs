@@ -231,11 +231,13 @@ impl Refresher {
             None => before.at(now),
         };
         self.log_change(&before, &state);
+        let key = self.supply.key().filter(|_| has_ended);
         let (next, _) = self.schedule.next().unzip();
         self.published.send_modify(|p| {
             if let Some(token) = state.token() {
                 p.generation = token.generation();
             }
+            p.key = key.or(p.key);
             p.state = state;
             p.next_try = next;
             p.not_before = self.schedule.not_before();

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::TokenSource;
 use super::handle::{CredentialHandle, CredentialReport};
 use super::kind::{ApiKey, ClientCredentialsGrant, SessionToken};
 use super::oauth::TokenEndpoint;
 use super::refresher::Refresher;
 use super::supply::Supply;
 use super::verify::Verifier;
+use super::{KeyPrint, TokenSource};
 use crate::config::model::{Auth, Credential, CredentialKind, Origin};
 use crate::store::Secrets;
 use crate::telemetry::Metrics;
@@ -100,6 +100,12 @@ impl Registry {
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&CredentialHandle> {
         self.entries.get(index).map(|entry| &entry.handle)
+    }
+
+    /// Which key the credential at this index comes from; `None` before its first token.
+    #[must_use]
+    pub fn key(&self, index: usize) -> Option<KeyPrint> {
+        self.get(index)?.key()
     }
 
     /// The handle of a credential that obtains its token in the same way.

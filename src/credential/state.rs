@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{AccessToken, Generation, MintError};
+use super::{AccessToken, Generation, KeyPrint, MintError};
 use crate::clock::Moment;
 
 /// What a credential can do.
@@ -70,6 +70,8 @@ pub(super) struct Published {
     pub(super) state: CredentialState,
     /// How many different tokens there have been.
     pub(super) generation: Generation,
+    /// Which key the token in use comes from.
+    pub(super) key: Option<KeyPrint>,
     /// Tries that have ended.
     pub(super) attempts: u64,
     /// Whether a try is under way.
@@ -87,6 +89,7 @@ impl Published {
         Self {
             state: CredentialState::Pending(None),
             generation: Generation(0),
+            key: None,
             attempts: 0,
             is_minting: false,
             next_try: None,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::key::KeyPrint;
 use super::schedule::Reason;
 use super::verify::Verifier;
 use super::{MintError, Minted, TokenSource};
@@ -64,6 +65,11 @@ impl Supply {
     /// Why what the store holds is not used; `None` when it is.
     pub(super) fn rejection(&self) -> Option<MintError> {
         self.rejected_with.map(|status| MintError::RejectedSecret { status })
+    }
+
+    /// Which key the last token came from.
+    pub(super) fn key(&self) -> Option<KeyPrint> {
+        KeyPrint::new(self.source.client(), self.accepted.as_ref()?)
     }
 
     /// One try. `works`: a token is in use, which a new secret must not replace untried.

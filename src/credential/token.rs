@@ -3,11 +3,11 @@
 //! Its bytes are in one place, the header value, which is marked sensitive and never printed.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use http::HeaderValue;
-use ring::hmac;
 
+use super::key::fingerprint;
 use super::schedule::last_use_after;
 use super::{MintError, Minted};
 use crate::clock::Moment;
@@ -116,14 +116,4 @@ impl fmt::Debug for AccessToken {
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
-}
-
-fn fingerprint(value: &SecretValue) -> String {
-    static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
-        hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new()).ok()
-    });
-    // Without randomness no hash: an unkeyed one could be compared with guesses.
-    let Some(key) = &*KEY else { return "unknown".to_owned() };
-    let tag = hmac::sign(key, value.expose());
-    tag.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }

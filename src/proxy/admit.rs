@@ -59,18 +59,24 @@ pub(super) async fn prepare(call: &mut Call) -> Result<(), Rejection> {
     let Some(tenant) = tenants.position(|tenant| *tenant.name == *grant.tenant) else {
         return Err(Rejection::LevelNotGranted);
     };
-    let credential = call.snapshot.config.credentials.get(grant.credential);
-    let quota = credential.and_then(|credential| credential.quota.as_deref());
-    let place = call.snapshot.shaper.admit(quota, tenant, call.deadline);
-    let place = place.map_err(Rejection::Refused)?;
+    let (snapshot, deadline) = (&call.snapshot, call.deadline);
+    let admit = || {
+        let quota = snapshot.shaper.quota_of(&snapshot.credentials, grant.credential);
+        snapshot.shaper.admit(quota.as_deref(), tenant, deadline).map_err(Rejection::Refused)
+    };
+    let (key, mut place) = (handle.key(), admit()?);
     let began = Instant::now();
     let token = match handle.current() {
         Some(token) => Ok(token),
-        None => handle.token(call.deadline).await,
+        None => handle.token(deadline).await,
     };
-    call.token_wait = began.elapsed();
-    call.token = Some(token.map_err(rejection_of)?);
-    call.place = Some(place);
+    let token_wait = began.elapsed();
+    let token = token.map_err(rejection_of)?;
+    if handle.key() != key {
+        // Another credential may hold the same key: one quota for both.
+        place = admit()?;
+    }
+    (call.token_wait, call.token, call.place) = (token_wait, Some(token), Some(place));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ pub mod schedule;
 mod lines;
 mod turns;
 mod quota;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -24,12 +25,15 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::config::model;
+use crate::credential::Registry;
 use crate::telemetry::Metrics;
 use lines::Line;
 use pace::{Start, Terms};
 use queue::Ticket;
 use quota::Quota;
 use schedule::Schedule;
+pub use sharing::SharedKey;
+use sharing::Sharing;
 use turns::Taken;
 
 /// A permit may always be used for this long: timers are that late.
@@ -41,6 +45,7 @@ const QUEUE_MAX: usize = 10_000;
 #[derive(Debug)]
 pub struct Shaper {
     quotas: BTreeMap<String, Shaped>,
+    sharing: Sharing,
     /// No call waits longer for its turn.
     wait_max: Duration,
 }
@@ -100,7 +105,8 @@ impl Shaper {
     /// A schedule for each quota, beginning now, with nothing known of what was sent before.
     #[must_use]
     pub fn new(config: &Config, metrics: &Metrics) -> Self {
-        Self::build(config, |name, quota| build(name, quota, metrics))
+        let sharing = Sharing::new(config, None);
+        Self::build(config, sharing, |name, quota| build(name, quota, metrics))
     }
 
     /// The same for a changed configuration. A quota that is as before keeps its schedule and its
@@ -108,7 +114,8 @@ impl Shaper {
     /// a pause goes on.
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
-        Self::build(now, |name, quota| match self.quotas.get(name) {
+        let sharing = Sharing::new(now, Some(&self.sharing));
+        Self::build(now, sharing, |name, quota| match self.quotas.get(name) {
             Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(&known.quota)),
             Some(known) => {
                 let new = build(name, &model::Quota { cautious: true, ..*quota }, metrics)?;
@@ -123,7 +130,11 @@ impl Shaper {
         })
     }
 
-    fn build(config: &Config, quota: impl Fn(&str, &model::Quota) -> Option<Arc<Quota>>) -> Self {
+    fn build(
+        config: &Config,
+        sharing: Sharing,
+        quota: impl Fn(&str, &model::Quota) -> Option<Arc<Quota>>,
+    ) -> Self {
         let wait_max = config.shaping.wait_max;
         let shaped = |(name, terms): (&String, &model::Quota)| {
             let quota = quota(name, terms)?;
@@ -136,7 +147,26 @@ impl Shaper {
             let late = (terms.spread / 2).max(LATE_MIN);
             Some((name.clone(), Shaped { quota, lines, late }))
         };
-        Self { quotas: config.quotas.iter().filter_map(shaped).collect(), wait_max }
+        Self { quotas: config.quotas.iter().filter_map(shaped).collect(), sharing, wait_max }
+    }
+
+    /// The quota that calls with this credential draw from: the configured one, unless another
+    /// credential holds the same key and has a stricter one.
+    #[must_use]
+    pub fn quota_of(&self, credentials: &Registry, credential: usize) -> Option<Arc<str>> {
+        let key = |index| credentials.key(index);
+        let (quota, joined) = self.sharing.quota_of(credential, key);
+        for shaped in joined.iter().filter_map(|name| self.quotas.get(&**name)) {
+            // What was sent with the key before was counted elsewhere.
+            shaped.quota.calm();
+        }
+        quota
+    }
+
+    /// Credentials that hold the same key although the configuration gives them different quotas.
+    #[must_use]
+    pub fn shared_keys(&self, credentials: &Registry) -> Vec<SharedKey> {
+        self.sharing.shared(|index| credentials.key(index))
     }
 
     /// Whether a call of this tenant that arrives now would leave before its deadline: asked before

@@ -159,6 +159,12 @@ impl Quota {
         }
     }
 
+    /// Others begin to draw from this quota, whose sends are not known: no bursts for a while.
+    pub(super) fn calm(&self) {
+        let now = self.since(Instant::now());
+        self.lock().schedule.calm(now);
+    }
+
     /// Forgets what the upstream's answers taught.
     pub(super) fn forget(&self) {
         let now = self.since(Instant::now());

@@ -142,6 +142,11 @@ impl Schedule {
         self.pause.answered(number)
     }
 
+    /// No bursts for two windows.
+    pub fn calm(&mut self, now: Duration) {
+        self.pace.calm(now, Duration::ZERO);
+    }
+
     /// Forgets the upstream's refusals, not what was sent.
     pub fn forget(&mut self, now: Duration) {
         self.pause.forget(self.charges);

@@ -44,4 +44,8 @@ impl TokenSource for ClientCredentialsGrant {
         form.insert("client_secret", secret.expose_str().unwrap_or_default());
         self.endpoint.ask(&form).await
     }
+
+    fn client(&self) -> &str {
+        &self.client.client_id
+    }
 }
