@@ -62,7 +62,7 @@ enum Command {
     ///
     /// Exit code 0: no mistake, 1: mistakes, 2: no readable file.
     /// Example: `datapulse-sidecar check --config config/example.yaml`
-    Check,
+    Check(check::Args),
     /// Tells what would become of a call: the level it needs, its credential, its quota
     ///
     /// Nothing is sent, and no secret is read. Exit code 1: it would be refused.
@@ -138,7 +138,7 @@ pub fn main() -> ExitCode {
     let done = match args.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&args.config),
         Command::Exec(program) => exec::exec(&args.config, &program),
-        Command::Check => check::check(&args.config),
+        Command::Check(check) => check::check(&args.config, &check),
         Command::Explain(explain) => explain::explain(&args.config, &explain),
         Command::Status(status) => status::status(&status),
         Command::Inject(inject) => inject::inject(&args.config, &inject),

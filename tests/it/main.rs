@@ -31,3 +31,4 @@ mod exec;
 mod webhooks;
 mod hardening;
 mod servers;
+mod pod;

@@ -3,7 +3,7 @@
 name: app
 image: {{ .Values.image }}
 env:
-  - {name: DATAPULSE_BASE_URL, value: "http://localhost:8080"}
+  - {name: DATAPULSE_BASE_URL, value: "http://localhost:{{ dig "ports" "proxy" 8080 .Values.sidecar }}"}
   # For an SDK that insists on one; the sidecar replaces it.
   - {name: DATAPULSE_API_KEY, value: placeholder}
 resources:

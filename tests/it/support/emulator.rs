@@ -55,6 +55,11 @@ impl DataPulse {
         self.address
     }
 
+    /// The base URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub(super) fn router(&self) -> Router {
         self.router.clone()
     }
