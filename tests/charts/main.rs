@@ -10,4 +10,5 @@ mod refusals;
 mod pods;
 mod policies;
 mod command;
+mod image;
 mod monitoring;
