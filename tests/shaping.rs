@@ -16,7 +16,7 @@ mod limiters;
 #[expect(dead_code, reason = "the long form uses all of it")]
 mod simulation;
 
-use bars::{LOADS, at_once, promises, saturated_use, setup_of, throttled};
+use bars::{LOADS, at_once, killed, promises, saturated_use, setup_of, throttled};
 
 /// No promised class refuses one request, under any load.
 fn check(limit: u32, seconds: f64) {
@@ -57,4 +57,16 @@ fn the_quota_is_used_as_far_as_promised() {
 fn a_fresh_process_lets_the_first_calls_leave_at_once() {
     assert_eq!(at_once(100, 10), (0, 10));
     assert_eq!(at_once(1000, 500).0, 0, "none of 500 at one instant is refused");
+}
+
+#[test]
+fn a_process_that_is_killed_every_two_minutes_never_trips_a_limiter() {
+    for (limit, seconds) in [(100, 1800.0), (1000, 900.0)] {
+        for (seed, load) in (0..).zip(LOADS) {
+            let killed = killed(limit, load, seconds, true, seed);
+            assert_eq!(killed.throttled, 0, "L = {limit}, {load:?}: {killed:?}");
+        }
+        let used = killed(limit, simulation::Load::Saturated, seconds, true, 7).used;
+        assert!(used >= 97.5, "L = {limit}: {used:.2} %");
+    }
 }

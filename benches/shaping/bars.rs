@@ -8,6 +8,9 @@ use datapulse_sidecar::shaping::schedule::Schedule;
 use super::limiters::{Class, Limiter};
 use super::simulation::{Load, Setup, WAIT_MAX, arrivals, run};
 
+/// Of each limiter's window, tried one by one.
+pub(crate) const PHASES: u32 = 60;
+
 /// A class of limiters and what its users write in the configuration.
 #[derive(Debug)]
 pub(crate) struct Promise {
@@ -113,7 +116,34 @@ pub(crate) fn setup(limit: u32, load: Load, seconds: f64, seed: u64) -> Setup {
         seconds,
         seed,
         killed_every: None,
+        keeps: false,
     }
+}
+
+/// A process that is killed again and again under a load, and the use of its quota in the end: the
+/// most requests that a limiter of a promised class refused, and how many there were.
+pub(crate) fn killed(limit: u32, load: Load, seconds: f64, keeps: bool, seed: u64) -> Killed {
+    let mut setup = setup(limit, load, seconds, seed);
+    (setup.killed_every, setup.keeps) = (Some(120.0), keeps);
+    setup.start = if keeps { Start::Idle } else { Start::Unknown };
+    let outcome = run(setup);
+    let promises = promises(limit);
+    let classes = promises.iter().take(1).flat_map(|promise| &promise.classes);
+    let worst = classes.map(|vendor| throttled(vendor, limit, &outcome.counted, PHASES)).max();
+    Killed {
+        used: 100.0 * outcome.used(limit, 300.0, seconds),
+        throttled: worst.unwrap_or(0),
+        sent: outcome.counted.len(),
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Killed {
+    /// Percent of the quota, after five minutes.
+    pub(crate) used: f64,
+    pub(crate) throttled: usize,
+    pub(crate) sent: usize,
 }
 
 /// The same with what a promise's users write.
@@ -167,7 +197,7 @@ pub(crate) fn at_once(limit: u32, calls: usize) -> (usize, usize) {
     for _ in 0..calls {
         if ahead == 0 && schedule.admit(Duration::ZERO).is_ok() {
             sent += 1;
-        } else if schedule.leaves_by(Duration::ZERO, ahead) > WAIT_MAX {
+        } else if !schedule.leaves_in_time(Duration::ZERO, ahead, WAIT_MAX) {
             refused += 1;
         } else {
             ahead += 1;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use datapulse_sidecar::shaping::pace::{Start, Terms};
 use datapulse_sidecar::shaping::schedule::Schedule;
+use datapulse_sidecar::shaping::state_file::head::{Head, name_hash};
+use datapulse_sidecar::shaping::state_file::layout::{self, Places};
 
 /// No call waits longer.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(25);
@@ -12,6 +14,9 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(25);
 const TIMER: f64 = 0.001;
 /// The part of the spread that the schedule itself uses up, in seconds.
 const SLACK: f64 = 0.010;
+
+/// The machine that everything runs on.
+const BOOT: [u8; 16] = [7; 16];
 
 /// What apps ask for.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +42,44 @@ pub(crate) struct Setup {
     pub(crate) load: Load,
     pub(crate) seconds: f64,
     pub(crate) seed: u64,
-    /// The process is killed and started again so often, in seconds.
+    /// The process is killed and started again so often, in seconds, give or take a half.
     pub(crate) killed_every: Option<f64>,
+    /// Whether it has a state file.
+    pub(crate) keeps: bool,
+}
+
+/// What outlives the process: its state file's bytes, written as the process writes them.
+struct Kept {
+    head: Head,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn new(schedule: &mut Schedule, setup: &Setup, now: Duration) -> Self {
+        let name = name_hash("q");
+        let (terms, also) = (setup.terms, setup.also);
+        let head = Head { boot: BOOT, name, terms, also, began_at: now };
+        let bytes = layout::region(&head, &schedule.history(now), now);
+        Self { head, bytes }
+    }
+
+    fn write(&mut self, schedule: &Schedule, now: Duration) {
+        let places = Places::new(&self.head);
+        let slots = [Some(places.sent(schedule, now)), places.also_sent(schedule, now)];
+        for (at, slot) in slots.into_iter().flatten() {
+            let into = self.bytes.iter_mut().skip(at);
+            into.zip(slot).for_each(|(into, byte)| *into = byte);
+        }
+    }
+
+    /// The schedule of the process that follows.
+    fn read(&self, setup: &Setup, now: Duration) -> Schedule {
+        let mut schedule = Schedule::new(setup.terms, setup.also, Start::Idle, now);
+        let history = layout::read(&self.bytes, &BOOT, now);
+        assert!(history.is_ok(), "{history:?}");
+        history.into_iter().for_each(|history| schedule.recall(&history, now));
+        schedule
+    }
 }
 
 /// What came of it.
@@ -130,6 +171,7 @@ pub(crate) fn run(setup: Setup) -> Outcome {
     let mut schedule = Schedule::new(setup.terms, setup.also, setup.start, Duration::ZERO);
     let mut waiting: VecDeque<(f64, f64)> = VecDeque::new();
     let mut outcome = Outcome::default();
+    let mut kept = setup.keeps.then(|| Kept::new(&mut schedule, &setup, Duration::ZERO));
     let (mut now, mut ask_at, mut kill_at) = (0.0, 0.0, setup.killed_every.unwrap_or(f64::MAX));
     loop {
         let next_arrival = arrivals.peek().copied();
@@ -139,26 +181,34 @@ pub(crate) fn run(setup: Setup) -> Outcome {
         };
         now = next.max(now);
         if now >= kill_at {
-            schedule = Schedule::new(setup.terms, setup.also, Start::Unknown, seconds(now));
+            schedule = match &kept {
+                Some(kept) => kept.read(&setup, seconds(now)),
+                None => Schedule::new(setup.terms, setup.also, Start::Unknown, seconds(now)),
+            };
+            kept = kept.map(|_| Kept::new(&mut schedule, &setup, seconds(now)));
             waiting.clear();
-            (ask_at, kill_at) = (now, kill_at + setup.killed_every.unwrap_or(f64::MAX));
+            let every = setup.killed_every.unwrap_or(f64::MAX);
+            (ask_at, kill_at) = (now, kill_at + every * (0.5 + random.f64()));
         }
         if next_arrival.is_some_and(|at| at <= now) {
             arrivals.next();
-            let told = schedule.leaves_by(seconds(now), waiting.len() as u64);
-            if told > seconds(now) + WAIT_MAX {
+            let deadline = seconds(now) + WAIT_MAX;
+            if !schedule.leaves_in_time(seconds(now), waiting.len() as u64, deadline) {
                 outcome.refused += 1;
                 continue;
             }
             if waiting.is_empty() {
                 ask_at = now;
             }
-            waiting.push_back((now, told.as_secs_f64()));
+            waiting.push_back((now, deadline.as_secs_f64()));
         }
         while let Some((arrived, told)) = waiting.front().copied().filter(|_| ask_at <= now) {
             if let Err(later) = schedule.admit(seconds(now)) {
                 ask_at = later.as_secs_f64() + TIMER * random.f64();
                 break;
+            }
+            if let Some(kept) = &mut kept {
+                kept.write(&schedule, seconds(now));
             }
             waiting.pop_front();
             outcome.waits.push(now - arrived);

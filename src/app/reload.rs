@@ -232,6 +232,7 @@ fn carry_over(mut new: Config, old: &Config) -> (Config, Vec<&'static str>) {
     carry("log", new.log != old.log);
     let listen = |config: &Config| config.webhooks.as_ref().map(|webhooks| webhooks.listen);
     carry("webhooks.listen", listen(&new) != listen(old));
+    carry("shaping.state_file", new.shaping.state_file != old.shaping.state_file);
     let (listeners, differ) = bound_listeners(&new, old);
     carry("listeners", differ);
     new.upstream.origin = old.upstream.origin.clone();
@@ -239,6 +240,7 @@ fn carry_over(mut new: Config, old: &Config) -> (Config, Vec<&'static str>) {
     new.health_listen = old.health_listen;
     new.admin_listen = old.admin_listen;
     new.log = old.log.clone();
+    new.shaping.state_file.clone_from(&old.shaping.state_file);
     new.listeners = listeners;
     new.webhooks = match (new.webhooks, &old.webhooks) {
         (Some(new), Some(old)) => Some(model::Webhooks { listen: old.listen, ..new }),
@@ -314,12 +316,18 @@ mod tests {
         let new = format!(
             "{TWO}upstream: {{base_url: 'https://other.example', ca_file: /ca, idle_timeout: 7s}}\n\
              health: {{listen: '127.0.0.1:7'}}\nadmin: {{listen: '127.0.0.1:8'}}\n\
-             log: {{level: debug}}\n"
+             log: {{level: debug}}\nshaping: {{state_file: none}}\n"
         );
         let old = config(TWO);
         let (merged, told) = carry_over(config(&new), &old);
-        let names =
-            ["upstream.base_url", "upstream.ca_file", "health.listen", "admin.listen", "log"];
+        let names = [
+            "upstream.base_url",
+            "upstream.ca_file",
+            "health.listen",
+            "admin.listen",
+            "log",
+            "shaping.state_file",
+        ];
         assert_eq!(told, names);
         assert_eq!(merged.upstream.idle_timeout, Duration::from_secs(7), "the rest is applied");
         assert_eq!(merged.upstream.origin, old.upstream.origin);

@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use super::history::{Sent, Tally};
+
 /// A window is counted in so many cells; a cell counts as a whole as soon as it is touched.
 const CELLS: u64 = 120;
 
@@ -45,12 +47,22 @@ impl Envelope {
     #[must_use]
     pub fn allows(&mut self, now: Duration) -> bool {
         self.advance(now);
-        if self.total < self.limit {
-            return true;
-        }
-        let from = self.position(now).saturating_sub(self.spread);
+        self.total < self.limit || self.holds(now, 1)
+    }
+
+    /// Whether so many more sends at once, at a moment that is still to come, keep within the limit
+    /// if nothing is sent before. They do as well when some of them are sent before.
+    #[must_use]
+    pub fn will_allow(&mut self, sends: u64, now: Duration, at: Duration) -> bool {
+        self.advance(now);
+        self.total.saturating_add(sends) <= self.limit || self.holds(at.max(now), sends)
+    }
+
+    /// The inequality, with so many more sends at a moment that is not before the newest cell.
+    fn holds(&self, at: Duration, sends: u64) -> bool {
+        let from = self.position(at).saturating_sub(self.spread);
         let mut index = from / self.cell;
-        let mut near = 1 + self.sum(index, self.newest + 1);
+        let mut near = sends.saturating_add(self.sum(index, self.newest + 1));
         let mut far = near + self.sum(index.saturating_sub(CELLS), index);
         if far > self.limit {
             return false;
@@ -60,8 +72,8 @@ impl Envelope {
         let most = u128::from(self.limit) * u128::from(self.window);
         while self.strict && x < self.window {
             index = index.saturating_sub(1);
-            near += self.at(index);
-            far += self.at(index.saturating_sub(CELLS));
+            near += self.counted(index);
+            far += self.counted(index.saturating_sub(CELLS));
             let weighted =
                 u128::from(x) * u128::from(near) + u128::from(self.window - x) * u128::from(far);
             if weighted > most {
@@ -89,6 +101,59 @@ impl Envelope {
         }
     }
 
+    /// So many were sent at `at`, which may be before what was counted last.
+    pub fn recall(&mut self, sent: Sent) {
+        self.advance(sent.at);
+        let index = self.position(sent.at) / self.cell;
+        let kept = index + self.length() > self.newest;
+        if let Some(cell) = self.cell_mut(index).filter(|_| kept) {
+            *cell = cell.saturating_add(sent.count);
+            self.total += u64::from(sent.count);
+        }
+    }
+
+    /// What was sent, the oldest first, each as late as it can have been.
+    #[must_use]
+    pub fn sent(&mut self, now: Duration) -> Vec<Sent> {
+        self.advance(now);
+        let tallies = self.tallies(1).into_iter().filter(|tally| tally.count > 0);
+        tallies.map(|tally| self.latest(tally, 1)).collect()
+    }
+
+    /// The latest moment at which what is counted in a tally of so many cells can have been sent.
+    #[must_use]
+    pub fn latest(&self, tally: Tally, cells: u64) -> Sent {
+        let cells = cells.saturating_mul(self.cell);
+        let end = tally.number.saturating_add(1).saturating_mul(cells);
+        Sent { at: Duration::from_nanos(end.saturating_sub(1)), count: tally.count }
+    }
+
+    /// How many cells one of at most `most` tallies has.
+    #[must_use]
+    pub fn cells_a_tally(&self, most: u64) -> u64 {
+        self.length().div_ceil(most.max(1)).max(1)
+    }
+
+    /// The tally of `cells` cells that `at` is in.
+    #[must_use]
+    pub fn tally(&self, at: Duration, cells: u64) -> Tally {
+        self.tally_of(nanos(at) / self.cell / cells, cells)
+    }
+
+    /// Every tally that is remembered, the oldest first.
+    #[must_use]
+    pub fn tallies(&self, cells: u64) -> Vec<Tally> {
+        let newest = self.newest.saturating_sub(self.length());
+        let oldest = (newest + 1).saturating_sub(self.length());
+        (oldest / cells..=newest / cells).map(|number| self.tally_of(number, cells)).collect()
+    }
+
+    fn tally_of(&self, number: u64, cells: u64) -> Tally {
+        let from = number * cells + self.length();
+        let count = self.sum(from, from + cells);
+        Tally { number, count: u32::try_from(count).unwrap_or(u32::MAX) }
+    }
+
     /// The request that was counted at `at` was not sent.
     pub fn uncount(&mut self, at: Duration) {
         let index = self.position(at) / self.cell;
@@ -104,6 +169,12 @@ impl Envelope {
     pub fn used(&mut self, now: Duration) -> u64 {
         self.advance(now);
         self.sum(self.newest.saturating_sub(CELLS) + 1, self.newest + 1)
+    }
+
+    /// For how long a cell counts as a whole.
+    #[must_use]
+    pub const fn cell(&self) -> Duration {
+        Duration::from_nanos(self.cell)
     }
 
     /// When the counts move on: before then, [`Self::allows`] hardly changes its mind.
@@ -133,8 +204,17 @@ impl Envelope {
         cell.map_or(0, |cell| u64::from(*cell))
     }
 
+    /// What is counted in a cell, as far as it is remembered.
+    fn counted(&self, index: u64) -> u64 {
+        let is_remembered = index <= self.newest && index + self.length() > self.newest;
+        if is_remembered { self.at(index) } else { 0 }
+    }
+
+    /// What is counted in the cells from `from` to before `to`, as far as they are remembered.
     fn sum(&self, from: u64, to: u64) -> u64 {
-        (from..to).map(|index| self.at(index)).sum()
+        let remembered = (self.newest + 1).saturating_sub(self.length());
+        let cells = from.max(remembered)..to.min(self.newest + 1);
+        cells.map(|index| self.at(index)).sum()
     }
 
     /// Forgets what is older than the ring.
@@ -207,6 +287,64 @@ mod tests {
                 envelope.uncount(now);
                 prop_assert_eq!((envelope.used(now), envelope.total), (0, 0));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_will_be_allowed_at_once_is_allowed_bit_by_bit(
+            gaps in prop::collection::vec(0_u64..3000, 1..100),
+            sends in 1_u64..20,
+            (early, wait) in (0.0_f64..1.0, 0_u64..60_000),
+        ) {
+            let spread = Duration::from_millis(250);
+            let mut envelope = Envelope::new(20, Duration::from_secs(60), spread, true);
+            let mut now = Duration::from_secs(100);
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                if envelope.allows(now) {
+                    envelope.count(now);
+                }
+            }
+            let at = now + Duration::from_millis(wait);
+            let told = envelope.will_allow(sends, now, at);
+            // Some before, as far as that is allowed, and the rest then.
+            let before = now + (at - now).mul_f64(early);
+            let mut left = sends;
+            for moment in [before, at] {
+                while left > 0 && envelope.allows(moment) {
+                    envelope.count(moment);
+                    left -= 1;
+                }
+            }
+            prop_assert!(!told || left == 0, "{left} of {sends} are left");
+        }
+
+        #[test]
+        fn what_is_recalled_is_what_was_counted(
+            gaps in prop::collection::vec(0_u64..2000, 1..300),
+            window in 1_u64..100,
+            most in 30_u64..600,
+        ) {
+            let new = || {
+                let spread = Duration::from_millis(250);
+                Envelope::new(3, Duration::from_secs(window), spread, true)
+            };
+            let (mut envelope, mut now) = (new(), Duration::from_secs(1_000));
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                envelope.count(now);
+            }
+            let mut same = new();
+            envelope.sent(now).into_iter().for_each(|sent| same.recall(sent));
+            prop_assert_eq!(&same.cells, &envelope.cells);
+            prop_assert_eq!((same.newest, same.total), (envelope.newest, envelope.total));
+            let cells = envelope.cells_a_tally(most);
+            let tallies = envelope.tallies(cells);
+            prop_assert!(tallies.len() as u64 <= most + 1, "{} of {most}", tallies.len());
+            let counted: u64 = tallies.iter().map(|tally| u64::from(tally.count)).sum();
+            prop_assert_eq!(counted, envelope.total);
+            prop_assert_eq!(Some(&envelope.tally(now, cells)), tallies.last());
         }
     }
 

@@ -5,20 +5,24 @@
 //! Nothing here sends, and no lock is held over a wait. The decisions are in `schedule.rs` and
 //! `queue.rs`, which are pure.
 
+pub mod history;
 pub mod envelope;
 pub mod pace;
 pub mod pause;
 pub mod queue;
 pub mod schedule;
+pub mod state_file;
 mod lines;
 mod turns;
+mod outlook;
 mod quota;
 mod sharing;
+mod build;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,20 +30,19 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::config::model;
 use crate::credential::Registry;
+use crate::os::Boot;
 use crate::telemetry::Metrics;
+use build::{Builder, length_max};
 use lines::Line;
-use pace::{Start, Terms};
 use queue::Ticket;
 use quota::Quota;
-use schedule::Schedule;
 pub use sharing::SharedKey;
 use sharing::Sharing;
+use state_file::StateFile;
 use turns::Taken;
 
 /// A permit may always be used for this long: timers are that late.
 const LATE_MIN: Duration = Duration::from_millis(10);
-/// Waiting calls a quota, whatever its limit, unless `shaping.queue` says otherwise.
-const QUEUE_MAX: usize = 10_000;
 
 /// Decides when a call may be sent.
 #[derive(Debug)]
@@ -48,6 +51,10 @@ pub struct Shaper {
     sharing: Sharing,
     /// No call waits longer for its turn.
     wait_max: Duration,
+    /// When the time of every schedule begins.
+    began_at: Instant,
+    /// The same one after a reload.
+    file: Arc<Mutex<Option<StateFile>>>,
 }
 
 /// A quota as the configuration in force has it.
@@ -101,53 +108,60 @@ pub struct Refusal {
     pub tenants_fault: bool,
 }
 
+/// What a shaper has beside its quotas.
+struct Parts {
+    sharing: Sharing,
+    began_at: Instant,
+    file: Arc<Mutex<Option<StateFile>>>,
+}
+
 impl Shaper {
-    /// A schedule for each quota, beginning now, with nothing known of what was sent before.
+    /// A schedule for each quota, which goes on where the state file's left off.
     #[must_use]
     pub fn new(config: &Config, metrics: &Metrics) -> Self {
-        let sharing = Sharing::new(config, None);
-        Self::build(config, sharing, |name, quota| build(name, quota, metrics))
+        Self::begin(config, metrics, Boot::current())
     }
 
-    /// The same for a changed configuration. A quota that is as before keeps its schedule and its
-    /// queue; of one that changed, what was sent is forgotten, and so it is taken to be used up, and
-    /// a pause goes on.
+    fn begin(config: &Config, metrics: &Metrics, boot: Option<Boot>) -> Self {
+        let began_at = boot.map_or_else(Instant::now, |boot| boot.at);
+        let is_needed = !config.quotas.is_empty();
+        let at = &config.shaping.state_file;
+        let file = is_needed.then(|| StateFile::open(at, boot, metrics)).flatten();
+        let file = Arc::new(Mutex::new(file));
+        let parts = Parts { sharing: Sharing::new(config, None), began_at, file };
+        Self::build(config, parts, metrics, |builder, name, quota| builder.first(name, quota))
+    }
+
+    /// The same for a changed configuration. A quota keeps its schedule and its queue; one that
+    /// changed goes on with what it knows of what was sent.
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
-        let sharing = Sharing::new(now, Some(&self.sharing));
-        Self::build(now, sharing, |name, quota| match self.quotas.get(name) {
+        let (began_at, file) = (self.began_at, Arc::clone(&self.file));
+        let parts = Parts { sharing: Sharing::new(now, Some(&self.sharing)), began_at, file };
+        Self::build(now, parts, metrics, |builder, name, quota| match self.quotas.get(name) {
             Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(&known.quota)),
-            Some(known) => {
-                let new = build(name, &model::Quota { cautious: true, ..*quota }, metrics)?;
-                // Until the upstream's silence is over, and until those who wait with the old
-                // schedule have left.
-                if let Some(rest) = known.quota.rest() {
-                    new.throttled(0, Some(rest));
-                }
-                Some(new)
-            }
-            None => build(name, quota, metrics),
+            Some(known) => builder.changed(&known.quota, quota),
+            None => builder.added(name, quota),
         })
     }
 
     fn build(
         config: &Config,
-        sharing: Sharing,
-        quota: impl Fn(&str, &model::Quota) -> Option<Arc<Quota>>,
+        Parts { sharing, began_at, file }: Parts,
+        metrics: &Metrics,
+        quota: impl Fn(&mut Builder<'_>, &str, &model::Quota) -> Option<Arc<Quota>>,
     ) -> Self {
-        let wait_max = config.shaping.wait_max;
+        let mut open = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut builder = Builder::new(config, began_at, open.as_mut(), metrics);
         let shaped = |(name, terms): (&String, &model::Quota)| {
-            let quota = quota(name, terms)?;
-            let burst = terms.limit.map_or(0, |rate| part_of(rate.calls, terms.share) as usize / 5);
-            // What can leave in time, at once or paced.
-            let paced = wait_max.as_nanos() / quota.interval().as_nanos().max(1);
-            let leave = usize::try_from(paced).unwrap_or(QUEUE_MAX) + burst + 1;
-            let length_max = config.shaping.queue_max.unwrap_or_else(|| leave.min(QUEUE_MAX));
-            let lines = quota.arrange(&config.tenants, length_max);
+            let quota = quota(&mut builder, name, terms)?;
+            let lines = quota.arrange(&config.tenants, length_max(config, terms, &quota));
             let late = (terms.spread / 2).max(LATE_MIN);
             Some((name.clone(), Shaped { quota, lines, late }))
         };
-        Self { quotas: config.quotas.iter().filter_map(shaped).collect(), sharing, wait_max }
+        let quotas = config.quotas.iter().filter_map(shaped).collect();
+        drop(open);
+        Self { quotas, sharing, wait_max: config.shaping.wait_max, began_at, file }
     }
 
     /// The quota that calls with this credential draw from: the configured one, unless another
@@ -204,34 +218,6 @@ impl Shaper {
     pub fn observe(&self) {
         self.quotas.values().for_each(|shaped| shaped.quota.observe());
     }
-}
-
-/// A quota that begins now; `None` where nothing is shaped.
-fn build(name: &str, quota: &model::Quota, metrics: &Metrics) -> Option<Arc<Quota>> {
-    let rate = quota.limit?;
-    let limit = part_of(rate.calls, quota.share);
-    let terms = Terms {
-        limit,
-        window: rate.per,
-        spread: quota.spread,
-        tick: quota.tick,
-        burst: quota.burst.map(|burst| part_of(burst, quota.share)),
-    };
-    let also = quota.also.map(|also| (part_of(also.calls, quota.share), also.per));
-    let start = if quota.cautious { Start::UsedUp } else { Start::Unknown };
-    let schedule = Schedule::new(terms, also, start, Duration::ZERO);
-    Some(Arc::new(Quota::new(name, limit, schedule, metrics)))
-}
-
-/// This process's part of so many calls; at least one.
-fn part_of(calls: u32, share: f64) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at most `calls`, and not below zero"
-    )]
-    let part = (f64::from(calls) * share + 1e-9).floor() as u32;
-    part.max(1)
 }
 
 impl Place {

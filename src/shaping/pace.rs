@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::envelope::Envelope;
+use super::history::{History, Marks};
 
 /// What is given back of the lateness of timers. Counts towards the spread.
 const SLACK: Duration = Duration::from_millis(10);
@@ -42,13 +43,17 @@ pub enum Start {
 /// One limit's schedule.
 #[derive(Debug)]
 pub struct Pace {
+    terms: Terms,
     interval: Duration,
     debt_max: u32,
     memory: Duration,
     envelope: Envelope,
     /// When all debt is repaid.
     clear_at: Duration,
+    /// From when on enough is known for bursts.
     bursts_from: Duration,
+    /// No bursts either, because the upstream refused a request.
+    calm_until: Duration,
     slow_until: Duration,
 }
 
@@ -56,8 +61,9 @@ impl Pace {
     /// A schedule that begins at `now`.
     #[must_use]
     pub fn new(terms: Terms, start: Start, now: Duration) -> Self {
-        let Terms { window, tick, .. } = terms;
-        let (limit, memory) = (terms.limit.max(1), window + terms.spread);
+        let terms = Terms { limit: terms.limit.max(1), ..terms };
+        let Terms { limit, window, tick, .. } = terms;
+        let memory = window + terms.spread;
         // One less than the limit: a window that is closed at both ends holds one more.
         let interval = match limit.checked_sub(1).filter(|others| *others > 0) {
             Some(others) => (memory + tick).div_f64(f64::from(others)) + Duration::from_nanos(1),
@@ -74,8 +80,17 @@ impl Pace {
             Start::UsedUp => (now + interval * (debt_max + 1), now + memory * 2),
         };
         let envelope = Envelope::new(limit, window, terms.spread + tick, true);
-        let slow_until = Duration::ZERO;
-        Self { interval, debt_max, memory, envelope, clear_at, bursts_from, slow_until }
+        Self {
+            terms,
+            interval,
+            debt_max,
+            memory,
+            envelope,
+            clear_at,
+            bursts_from,
+            calm_until: Duration::ZERO,
+            slow_until: Duration::ZERO,
+        }
     }
 
     /// The schedule of a bound that is counted by our own clock, where nothing has to be given up:
@@ -83,15 +98,63 @@ impl Pace {
     #[must_use]
     pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
         let limit = limit.max(1);
+        let (spread, tick) = (Duration::ZERO, Duration::ZERO);
         Self {
+            terms: Terms { limit, window, spread, tick, burst: None },
             interval: (window + SLACK) / limit + Duration::from_nanos(1),
             debt_max: limit / 5,
             memory: window,
             envelope: Envelope::new(limit, window, Duration::ZERO, false),
             clear_at: now,
             bursts_from: now,
+            calm_until: Duration::ZERO,
             slow_until: Duration::ZERO,
         }
+    }
+
+    /// Takes into account what was sent before, under whatever terms.
+    pub fn recall(&mut self, history: &History, now: Duration) {
+        let Marks { clear_at, bursts_from, slow_until, .. } = history.marks;
+        let Terms { window, tick, .. } = self.terms;
+        history.sent.iter().for_each(|sent| self.envelope.recall(*sent));
+        let clear_at = if history.terms == self.terms {
+            clear_at
+        } else {
+            // As if it had been sent at our own pace; after two windows nobody remembers it.
+            let repaid = history.sent.iter().fold(Duration::ZERO, |clear_at, sent| {
+                let from = clear_at.max(sent.at.saturating_sub(SLACK));
+                from.saturating_add(self.interval.saturating_mul(sent.count))
+            });
+            repaid.min(now + self.memory + window + tick)
+        };
+        self.clear_at = self.clear_at.max(clear_at);
+        self.slow_until = self.slow_until.max(slow_until);
+        self.bursts_from = self.bursts_from.max(bursts_from);
+        if history.terms.window < window {
+            // It does not reach back far enough.
+            self.bursts_from = self.bursts_from.max(now + self.memory * 2);
+        }
+    }
+
+    /// What was sent and where the clocks stand.
+    #[must_use]
+    pub fn history(&mut self, now: Duration) -> History {
+        let (sent, marks) = (self.envelope.sent(now), self.marks());
+        History { terms: self.terms, also: None, sent, also_sent: Vec::new(), marks }
+    }
+
+    /// Where the clocks stand; of a pause nothing is known here.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let (clear_at, slow_until, bursts_from) =
+            (self.clear_at, self.slow_until, self.bursts_from());
+        Marks { clear_at, bursts_from, slow_until, paused_until: Duration::ZERO }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn envelope(&self) -> &Envelope {
+        &self.envelope
     }
 
     /// Whether a request may leave now.
@@ -102,8 +165,9 @@ impl Pace {
         if now >= self.clear_at {
             return Ok(());
         }
-        if self.debt_max == 0 || now < self.bursts_from {
-            return Err(self.clear_at.min(self.bursts_from.max(now + self.interval)));
+        let bursts_from = self.bursts_from();
+        if self.debt_max == 0 || now < bursts_from {
+            return Err(self.clear_at.min(bursts_from.max(now + self.interval)));
         }
         let repaid = self.burst_at();
         if now < repaid {
@@ -141,7 +205,7 @@ impl Pace {
     #[must_use]
     pub fn leaves_by(&mut self, now: Duration, ahead: u64) -> Duration {
         let count = u32::try_from(ahead).unwrap_or(u32::MAX);
-        let bursts = self.debt_max > 0 && now >= self.bursts_from;
+        let bursts = self.debt_max > 0 && now >= self.bursts_from();
         let room = bursts && self.envelope.has_room_for(ahead.saturating_add(1), now);
         let clear_at = self.clear_at.max(now);
         let debt = if room { self.debt_max.saturating_sub(1) } else { 0 };
@@ -152,19 +216,40 @@ impl Pace {
         now.max(clear_at.saturating_add(spaced).saturating_sub(self.interval * debt))
     }
 
-    /// No bursts for two windows, and half the rate for so long: the upstream said that it is full.
-    pub fn calm(&mut self, from: Duration, slow: Duration) {
-        self.bursts_from = self.bursts_from.max(from + self.memory * 2);
-        self.slow_until = self.slow_until.max(from + slow);
-        self.clear_at = self.clear_at.max(from);
+    /// Whether a request leaves by `deadline`, with so many before it, if nothing else comes.
+    ///
+    /// Looks further than [`Self::leaves_by`]: debt that the envelope will have room for is no wait.
+    #[must_use]
+    pub fn leaves_in_time(&mut self, now: Duration, ahead: u64, deadline: Duration) -> bool {
+        if self.leaves_by(now, ahead) <= deadline {
+            return true;
+        }
+        // The schedule is asked once a cell at least.
+        let by = deadline.saturating_sub(self.envelope.cell());
+        if self.debt_max == 0 || by < now.max(self.bursts_from()) || now < self.slow_until {
+            return false;
+        }
+        let count = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let debt = self.interval.saturating_mul(self.debt_max - 1);
+        let spaced = self.clear_at.max(now).saturating_add(self.interval.saturating_mul(count));
+        spaced <= by + debt && self.envelope.will_allow(ahead.saturating_add(1), now, by)
     }
 
-    /// Takes back what [`Self::calm`] did, from `now` on. Whatever was sent before counts: the debt is
-    /// taken to be as large as it can be, and bursts come back within a window.
-    pub fn forget(&mut self, now: Duration) {
-        self.slow_until = Duration::ZERO;
-        self.bursts_from = self.bursts_from.min(now + self.memory);
-        self.clear_at = self.clear_at.min(now + self.interval * (self.debt_max + 1));
+    /// No bursts for two windows, and half the rate for so long: the upstream said that it is full.
+    pub fn calm(&mut self, from: Duration, slow: Duration) {
+        self.calm_until = self.calm_until.max(from + self.memory * 2);
+        self.slow_until = self.slow_until.max(from + slow);
+    }
+
+    /// Takes back what [`Self::calm`] did. What was sent still counts.
+    pub const fn forget(&mut self) {
+        (self.slow_until, self.calm_until) = (Duration::ZERO, Duration::ZERO);
+    }
+
+    /// Requests in each window.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.terms.limit
     }
 
     /// Between two paced requests.
@@ -177,6 +262,10 @@ impl Pace {
     #[must_use]
     pub fn used(&mut self, now: Duration) -> u64 {
         self.envelope.used(now)
+    }
+
+    fn bursts_from(&self) -> Duration {
+        self.bursts_from.max(self.calm_until)
     }
 
     /// When there is room for one more within the largest debt.
@@ -343,6 +432,31 @@ mod tests {
                 now = later;
             }
             prop_assert!(now <= told + Duration::from_millis(1), "{now:?}, told {told:?}");
+        }
+
+        #[test]
+        fn what_is_told_to_leave_in_time_does(
+            limit in 2_u32..300,
+            before in prop::collection::vec(0_u64..2_000, 0..300),
+            (ahead, wait) in (0_u64..100, 0_u64..40_000),
+        ) {
+            let mut pace = Pace::new(terms(limit), Start::Idle, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            for gap in before {
+                now += Duration::from_millis(gap);
+                if pace.check(now).is_ok() {
+                    pace.charge(now);
+                }
+            }
+            let deadline = now + Duration::from_millis(wait);
+            let told = pace.leaves_in_time(now, ahead, deadline);
+            for _ in 0..=ahead {
+                while let Err(later) = pace.check(now) {
+                    now = later;
+                }
+                pace.charge(now);
+            }
+            prop_assert!(!told || now <= deadline + Duration::from_millis(1), "{now:?}, {deadline:?}");
         }
     }
 }

@@ -75,6 +75,13 @@ impl Pause {
         self.last_before = newest;
     }
 
+    /// A pause that another process was told of: a probe goes first, unless that is long ago.
+    pub fn recall(&mut self, until: Duration, now: Duration) {
+        if until > self.until && until + PROBE_MAX > now {
+            (self.until, self.probe) = (until, Probe::Due);
+        }
+    }
+
     /// Whether a request may leave, as far as the pause goes.
     ///
     /// # Errors
@@ -244,6 +251,20 @@ mod tests {
         assert!(pause.answered(number));
         let next = throttle(number + 1, number + 1, None);
         assert_eq!(pause.throttled(now, next) - now, s(1), "a success starts over");
+    }
+
+    #[test]
+    fn a_pause_goes_on_where_another_process_left_it() {
+        let mut pause = Pause::default();
+        pause.recall(s(41), s(20));
+        assert_eq!(pause.check(s(40)), Err(s(41)));
+        pause.sent(1, s(41));
+        assert_eq!(pause.check(s(42)), Err(s(46)), "a probe goes first");
+        let mut long_over = Pause::default();
+        long_over.recall(s(41), s(60));
+        assert_eq!(long_over.check(s(60)), Ok(()));
+        long_over.sent(1, s(60));
+        assert_eq!(long_over.check(s(60)), Ok(()));
     }
 
     #[test]

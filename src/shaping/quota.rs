@@ -8,9 +8,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Refusal;
+#[cfg(test)]
+use super::history::History;
 use super::lines::Line;
+use super::pace::Terms;
 use super::queue::Ticket;
 use super::schedule::Schedule;
+use super::state_file::StateFile;
 use super::turns::{Request, Step, Taken, Turns};
 use crate::config::model::Tenant;
 use crate::telemetry::Metrics;
@@ -19,18 +23,47 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub(super) struct Quota {
     name: Box<str>,
-    limit: u32,
     began_at: Instant,
     turns: Mutex<Turns<Arc<Notify>>>,
     metrics: Metrics,
 }
 
 impl Quota {
-    /// A quota with nobody waiting; `limit` is what its use is told against.
-    pub(super) fn new(name: &str, limit: u32, schedule: Schedule, metrics: &Metrics) -> Self {
-        metrics.quota_limit.with_label_values(&[name]).set(i64::from(limit));
+    /// A quota with nobody waiting. The schedule's time begins at `began_at`.
+    pub(super) fn new(
+        name: &str,
+        began_at: Instant,
+        schedule: Schedule,
+        metrics: &Metrics,
+    ) -> Self {
         let turns = Mutex::new(Turns::new(schedule));
-        Self { name: name.into(), limit, began_at: Instant::now(), turns, metrics: metrics.clone() }
+        Self { name: name.into(), began_at, turns, metrics: metrics.clone() }
+    }
+
+    /// The schedule is written down from now on, if there is a file for it.
+    pub(super) fn keep_in(&self, file: Option<&mut StateFile>) {
+        let now = self.since(Instant::now());
+        let mut turns = self.lock();
+        let limit = turns.schedule.limit();
+        self.metrics.quota_limit.with_label_values(&[&*self.name]).set(i64::from(limit));
+        let history = turns.schedule.history(now);
+        turns.keeper = file.and_then(|file| file.keep(&self.name, &history, now));
+    }
+
+    /// Other terms are in force from now on: nobody who waits loses the turn, and what was sent
+    /// counts.
+    pub(super) fn change(&self, terms: Terms, also: Option<(u32, Duration)>) {
+        let now = self.since(Instant::now());
+        let mut turns = self.lock();
+        turns.schedule.change(terms, also, now);
+        // Some have to wait for longer now, and some perhaps for too long.
+        turns.everybody().for_each(|woken| woken.notify_one());
+    }
+
+    /// What was sent, and where the clocks stand.
+    #[cfg(test)]
+    pub(super) fn history(&self) -> History {
+        self.lock().schedule.history(self.since(Instant::now()))
     }
 
     /// A line for each tenant: see [`Turns::arrange`].
@@ -129,22 +162,12 @@ impl Quota {
         wake_next(&mut turns, self.since(Instant::now()));
     }
 
-    /// For how long a schedule that takes this one's place must not begin: the rest of a pause, and
-    /// the time that those who wait here need to leave; `None`: not at all.
-    pub(super) fn rest(&self) -> Option<Duration> {
-        let now = self.since(Instant::now());
-        let turns = self.lock();
-        let waiting = u32::try_from(turns.len()).unwrap_or(u32::MAX);
-        let pause = turns.schedule.paused_until().saturating_sub(now);
-        let rest = pause + turns.schedule.interval().saturating_mul(waiting);
-        (!rest.is_zero()).then_some(rest)
-    }
-
     /// The upstream refused the call with this charge: nothing leaves until it may.
     pub(super) fn throttled(&self, charge: u64, asked: Option<Duration>) -> Duration {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
         let until = turns.schedule.throttled(now, charge, asked);
+        turns.keep(now);
         // Those who cannot wait that long are told now.
         turns.everybody().for_each(|woken| woken.notify_one());
         until.saturating_sub(now)
@@ -169,7 +192,8 @@ impl Quota {
     pub(super) fn forget(&self) {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        turns.schedule.forget(now);
+        turns.schedule.forget();
+        turns.keep(now);
         wake_next(&mut turns, now);
     }
 
@@ -180,9 +204,12 @@ impl Quota {
 
     /// Brings the gauge of the use up to date: it falls by itself.
     pub(super) fn observe(&self) {
-        let used = self.lock().schedule.used(self.since(Instant::now()));
+        let mut turns = self.lock();
+        let (used, limit) =
+            (turns.schedule.used(self.since(Instant::now())), turns.schedule.limit());
+        drop(turns);
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-        let ratio = used as f64 / f64::from(self.limit);
+        let ratio = used as f64 / f64::from(limit);
         self.metrics.quota_used_ratio.with_label_values(&[&*self.name]).set(ratio);
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::envelope::Envelope;
+use super::history::{History, Marks};
 use super::pace::{Pace, Start, Terms};
 use super::pause::{Pause, Throttle};
 
@@ -24,6 +25,7 @@ pub struct Schedule {
 struct Also {
     envelope: Envelope,
     limit: u32,
+    window: Duration,
     memory: Duration,
 }
 
@@ -40,12 +42,7 @@ impl Schedule {
     /// A schedule that begins at `now`; `also` is a second limit and its window.
     #[must_use]
     pub fn new(terms: Terms, also: Option<(u32, Duration)>, start: Start, now: Duration) -> Self {
-        let spread = terms.spread + terms.tick;
-        let also = also.map(|(limit, window)| Also {
-            envelope: Envelope::new(limit.max(1), window, spread, false),
-            limit: limit.max(1),
-            memory: window + spread,
-        });
+        let also = also.map(|also| Also::new(terms, also));
         Self { pace: Pace::new(terms, start, now), also, pause: Pause::default(), charges: 0 }
     }
 
@@ -54,6 +51,49 @@ impl Schedule {
     pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
         let pace = Pace::own(limit, window, now);
         Self { pace, also: None, pause: Pause::default(), charges: 0 }
+    }
+
+    /// Goes on under other terms, with what was sent under these and the upstream's pause.
+    pub fn change(&mut self, terms: Terms, also: Option<(u32, Duration)>, now: Duration) {
+        let history = self.history(now);
+        self.pace = Pace::new(terms, Start::Idle, now);
+        self.also = also.map(|also| Also::new(terms, also));
+        self.recall(&history, now);
+    }
+
+    /// Takes into account what was sent before, under whatever terms.
+    pub fn recall(&mut self, history: &History, now: Duration) {
+        self.pace.recall(history, now);
+        self.pause.recall(history.marks.paused_until, now);
+        if let Some(also) = &mut self.also {
+            let same = history.also.is_some_and(|(_, window)| window == also.window);
+            let sent = if same { &history.also_sent } else { &history.sent };
+            sent.iter().for_each(|sent| also.envelope.recall(*sent));
+        }
+    }
+
+    /// What was sent and where the clocks stand.
+    #[must_use]
+    pub fn history(&mut self, now: Duration) -> History {
+        let mut history = self.pace.history(now);
+        history.marks = self.marks();
+        if let Some(also) = &mut self.also {
+            history.also = Some((also.limit, also.window));
+            history.also_sent = also.envelope.sent(now);
+        }
+        history
+    }
+
+    /// Where the clocks stand.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        Marks { paused_until: self.pause.until(), ..self.pace.marks() }
+    }
+
+    /// What is counted under the limit, and under the second one.
+    #[must_use]
+    pub fn envelopes(&self) -> (&Envelope, Option<&Envelope>) {
+        (self.pace.envelope(), self.also.as_ref().map(|also| &also.envelope))
     }
 
     /// Takes a permit, if a request may leave now.
@@ -126,6 +166,15 @@ impl Schedule {
         paced.max(paused.saturating_add(counted))
     }
 
+    /// Whether a request leaves by `deadline`, with so many before it, if nothing else comes.
+    #[must_use]
+    pub fn leaves_in_time(&mut self, now: Duration, ahead: u64, deadline: Duration) -> bool {
+        if self.also.is_some() || self.pause.check(now).is_err() {
+            return self.leaves_by(now, ahead) <= deadline;
+        }
+        self.pace.leaves_in_time(now, ahead, deadline)
+    }
+
     /// The upstream answered `429` to the request with this charge (0: to one of another schedule's),
     /// with this `Retry-After`. Gives the moment until which nothing leaves.
     pub fn throttled(&mut self, now: Duration, number: u64, asked: Option<Duration>) -> Duration {
@@ -148,9 +197,9 @@ impl Schedule {
     }
 
     /// Forgets the upstream's refusals, not what was sent.
-    pub fn forget(&mut self, now: Duration) {
+    pub const fn forget(&mut self) {
         self.pause.forget(self.charges);
-        self.pace.forget(now);
+        self.pace.forget();
     }
 
     /// Until when the upstream wants silence; in the past where it does not.
@@ -165,10 +214,24 @@ impl Schedule {
         self.pace.used(now)
     }
 
+    /// Requests in each window.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.pace.limit()
+    }
+
     /// Between two paced requests.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         self.pace.interval()
+    }
+}
+
+impl Also {
+    fn new(terms: Terms, (limit, window): (u32, Duration)) -> Self {
+        let (limit, spread) = (limit.max(1), terms.spread + terms.tick);
+        let envelope = Envelope::new(limit, window, spread, false);
+        Self { envelope, limit, window, memory: window + spread }
     }
 }
 
@@ -225,7 +288,7 @@ mod tests {
         let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
         let mut left = leave(&mut schedule, ms(0), 20);
         schedule.throttled(ms(100), 7, Some(ms(600_000)));
-        schedule.forget(ms(200));
+        schedule.forget();
         left.extend(leave(&mut schedule, ms(200), 180));
         assert!(left[20] < ms(20_000), "{:?}", left[20]);
         let window = ms(60_250);

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Place, Refusal, Shaper};
-use crate::config::{self, Config};
+use crate::config::{self, Config, model};
+use crate::os::Boot;
 use crate::telemetry::Metrics;
 
 const fn s(seconds: u64) -> Duration {
@@ -29,7 +30,7 @@ fn config(quota: &str, tenants: &[&str], more: &str) -> Config {
 }
 
 fn shaper_of(config: &Config) -> Arc<Shaper> {
-    Arc::new(Shaper::new(config, &Metrics::new().unwrap()))
+    Arc::new(Shaper::begin(config, &Metrics::new().unwrap(), None))
 }
 
 /// 61 a minute (a call a second and a little), for two tenants.
@@ -224,10 +225,10 @@ async fn a_permit_that_was_taken_before_a_pause_is_not_used_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_keeps_the_schedule_of_an_equal_quota_and_trusts_no_changed_one() {
+async fn a_reload_keeps_the_schedule_of_an_equal_quota() {
     let metrics = Metrics::new().unwrap();
     let before = config("limit: 60/min", &[""], "");
-    let shaper = Arc::new(Shaper::new(&before, &metrics));
+    let shaper = Arc::new(Shaper::begin(&before, &metrics, None));
     let known = |shaper: &Shaper| Arc::clone(&shaper.quotas.get("q").unwrap().quota);
     call(Arc::clone(&shaper), 0).await.unwrap();
     for (tenants, more) in [
@@ -238,17 +239,13 @@ async fn a_reload_keeps_the_schedule_of_an_equal_quota_and_trusts_no_changed_one
         let same = shaper.renewed(&before, &config("limit: 60/min", tenants, more), &metrics);
         assert!(Arc::ptr_eq(&known(&shaper), &known(&same)), "{tenants:?} {more}");
     }
-    let renewed = shaper.renewed(&before, &config("limit: 61/min", &[""], ""), &metrics);
-    assert!(!Arc::ptr_eq(&known(&shaper), &known(&renewed)));
-    let (waited, _) = call(Arc::new(renewed), 0).await.unwrap();
-    assert!(waited > s(1), "what was sent before is not known: {waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_loses_nobody_who_waits_and_new_weights_count_from_then_on() {
     let metrics = Metrics::new().unwrap();
     let before = config("limit: 61/min", &["", ""], "");
-    let first = Arc::new(Shaper::new(&before, &metrics));
+    let first = Arc::new(Shaper::begin(&before, &metrics, None));
     let mut calls = JoinSet::new();
     call(Arc::clone(&first), 0).await.unwrap();
     for tenant in [0, 0, 0, 0] {
@@ -279,13 +276,173 @@ async fn a_reload_loses_nobody_who_waits_and_new_weights_count_from_then_on() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_does_not_end_the_upstreams_pause() {
     let (metrics, before) = (Metrics::new().unwrap(), config("limit: 600/min", &[""], ""));
-    let shaper = Shaper::new(&before, &metrics);
+    let shaper = Shaper::begin(&before, &metrics, None);
     let mut place = placed(&shaper).await;
     let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
     place.throttled(Some(s(60)), Instant::now() + s(30));
     let renewed = shaper.renewed(&before, &config("limit: 700/min", &[""], ""), &metrics);
     let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
     assert!(refusal.retry_after >= s(60), "{refusal:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_quota_goes_on_with_what_was_sent() {
+    let before = config("limit: 600/min", &[""], "");
+    for (changed, waits) in [
+        ("limit: 1200/min", 2..6),  // the same calls are half the debt
+        ("limit: 60/min", 95..122), // more than was ever allowed: all is waited out
+        ("limit: 600/min, tick: 1s", 5..13),
+    ] {
+        let shaper = shaper_of(&before);
+        tokio::time::advance(s(200)).await;
+        let began = Instant::now();
+        for _ in 0..100 {
+            call(Arc::clone(&shaper), 0).await.unwrap();
+        }
+        assert!(began.elapsed() < s(1), "a burst: {:?}", began.elapsed());
+        let after = config(changed, &[""], "");
+        let renewed = shaper.renewed(&before, &after, &Metrics::new().unwrap());
+        let clear_at = renewed.quotas.get("q").unwrap().quota.history().marks.clear_at;
+        let rest = clear_at.saturating_sub(Instant::now() - renewed.began_at);
+        assert!(waits.contains(&rest.as_secs()), "{changed}: {rest:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_as_a_quota_changes_leave_by_its_new_terms_and_in_their_order() {
+    let before = config("limit: 61/min", &[""], "");
+    let shaper = shaper_of(&before);
+    let mut calls = JoinSet::new();
+    for _ in 0..6 {
+        calls.spawn(call(Arc::clone(&shaper), 0));
+    }
+    settle().await;
+    let after = config("limit: 6000/min", &[""], "");
+    let renewed = Arc::new(shaper.renewed(&before, &after, &Metrics::new().unwrap()));
+    calls.spawn(call(renewed, 0));
+    let left = calls.join_all().await;
+    assert!(left.into_iter().all(|left| left.unwrap().0 < s(1)), "the new limit is generous");
+}
+
+/// A process that is killed leaves nothing but the file.
+struct Machine {
+    boot: Boot,
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let at = Instant::now().checked_sub(s(1000)).unwrap();
+        Self { boot: Boot { id: [1; 16], at }, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn start(&self, quota: &str) -> Arc<Shaper> {
+        Arc::new(Shaper::begin(&self.config(quota), &Metrics::new().unwrap(), Some(self.boot)))
+    }
+
+    fn config(&self, quota: &str) -> Config {
+        let mut config = config(quota, &[""], "");
+        config.shaping.state_file = model::StateFile::At(self.dir.path().join("schedule"));
+        config
+    }
+
+    /// How many calls leave at once.
+    async fn burst(shaper: &Arc<Shaper>) -> usize {
+        let began = Instant::now();
+        let mut count = 0;
+        loop {
+            call(Arc::clone(shaper), 0).await.unwrap();
+            if began.elapsed() >= Duration::from_millis(5) {
+                return count;
+            }
+            count += 1;
+        }
+    }
+}
+
+const STARTER: &str = "limit: 61/min";
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_killed_goes_on_where_it_was() {
+    let machine = Machine::new();
+    let shaper = machine.start(STARTER);
+    assert_eq!(Machine::burst(&shaper).await, 12, "a first start");
+    drop(shaper);
+    let shaper = machine.start(STARTER);
+    assert_eq!(Machine::burst(&shaper).await, 0, "the burst is remembered");
+    drop(shaper);
+    tokio::time::advance(s(130)).await;
+    let shaper = machine.start(STARTER);
+    assert_eq!(Machine::burst(&shaper).await, 12, "and so is that it is long ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_outlives_the_process() {
+    let machine = Machine::new();
+    let shaper = machine.start(STARTER);
+    let mut place = placed(&shaper).await;
+    let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
+    place.throttled(Some(s(60)), Instant::now() + s(30));
+    drop((place, shaper));
+    let shaper = machine.start(STARTER);
+    let refusal = shaper.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!(refusal.retry_after >= s(60), "{refusal:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_reboot_and_from_a_broken_file_the_worst_is_assumed() {
+    let mut machine = Machine::new();
+    drop(machine.start(STARTER));
+    machine.boot.id = [2; 16];
+    let began = Instant::now();
+    Machine::burst(&machine.start(STARTER)).await;
+    assert!(began.elapsed() > s(12), "a whole burst has to be repaid: {:?}", began.elapsed());
+    let path = machine.dir.path().join("schedule");
+    for bytes in [&b""[..], b"x", &[0; 200_000]] {
+        std::fs::write(&path, bytes).unwrap();
+        let began = Instant::now();
+        Machine::burst(&machine.start(STARTER)).await;
+        assert!(began.elapsed() > s(12), "{} bytes: {:?}", bytes.len(), began.elapsed());
+        assert_eq!(Machine::burst(&machine.start(STARTER)).await, 0, "it is whole again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_limit_is_not_misread_after_a_restart() {
+    let machine = Machine::new();
+    let shaper = machine.start("limit: 600/min");
+    tokio::time::advance(s(200)).await;
+    assert!(Machine::burst(&shaper).await >= 100);
+    drop(shaper);
+    let lower = machine.start("limit: 60/min");
+    let refusal = lower.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!(refusal.retry_after > s(95), "{refusal:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_process_on_the_same_file_does_without() {
+    let machine = Machine::new();
+    let first = machine.start(STARTER);
+    let second = machine.start(STARTER);
+    assert_eq!(Machine::burst(&second).await, 1, "paced from the start, without bursts");
+    drop(second);
+    assert_eq!(Machine::burst(&first).await, 12);
+    drop(first);
+    assert_eq!(Machine::burst(&machine.start(STARTER)).await, 0, "it was the first one's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_the_file_does_not_know_begins_paced() {
+    let machine = Machine::new();
+    drop(machine.start(STARTER));
+    let config = machine.config(STARTER);
+    let other = Config {
+        quotas: config.quotas.into_values().map(|quota| ("other".to_owned(), quota)).collect(),
+        ..config
+    };
+    let shaper = Shaper::begin(&other, &Metrics::new().unwrap(), Some(machine.boot));
+    let marks = shaper.quotas.get("other").unwrap().quota.history().marks;
+    assert!(marks.bursts_from > Instant::now() - machine.boot.at, "{marks:?}");
 }
 
 /// By the real clock, because only that goes on between the turn and the wire.

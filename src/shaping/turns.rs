@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use super::Refusal;
 use super::lines::{Line, Lines};
-use super::queue::{FairQueue, Full, Ticket};
+use super::outlook::Outlook;
+use super::queue::{FairQueue, Ticket};
 use super::schedule::{Charge, Schedule};
+use super::state_file::Keeper;
 use crate::config::model::Tenant;
-
-/// A call that would leave this shortly before its deadline is not let in: timers are late.
-const MARGIN: Duration = Duration::from_millis(10);
 
 /// One quota's turns.
 #[derive(Debug)]
 pub(super) struct Turns<W> {
     pub(super) schedule: Schedule,
-    lines: Lines,
-    queue: FairQueue<Waiting<W>>,
+    pub(super) lines: Lines,
+    pub(super) queue: FairQueue<Waiting<W>>,
     next_ticket: Ticket,
+    /// Writes down what leaves; `None`: a restart forgets it.
+    pub(super) keeper: Option<Keeper>,
 }
 
 #[derive(Debug)]
-struct Waiting<W> {
+pub(super) struct Waiting<W> {
     deadline: Duration,
     waker: W,
 }
@@ -60,7 +61,7 @@ impl<W> Turns<W> {
     /// Turns with nobody waiting; [`Self::arrange`] says for whom.
     pub(super) fn new(schedule: Schedule) -> Self {
         let queue = FairQueue::new(&[], 0);
-        Self { schedule, lines: Lines::default(), queue, next_ticket: 0 }
+        Self { schedule, lines: Lines::default(), queue, next_ticket: 0, keeper: None }
     }
 
     /// A line for each of these tenants, in their order. Who has one keeps it, and those who wait in
@@ -79,28 +80,6 @@ impl<W> Turns<W> {
     pub(super) const fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         self.next_ticket
-    }
-
-    /// Whether a request that arrives now would leave before its deadline.
-    pub(super) fn foresee(&mut self, request: Request<'_>, now: Duration) -> Result<(), Refusal> {
-        let Request { line, ticket, deadline } = request;
-        if let Err(full) = self.queue.check(line.number) {
-            return Err(self.refusal(line, full, now));
-        }
-        let (shared, own) = self.leaves_by(line, ticket, now);
-        if shared.max(own) + MARGIN <= deadline {
-            return Ok(());
-        }
-        Err(self.too_late(request, shared, now))
-    }
-
-    /// The turn comes after the deadline. It is the tenant's own doing where the quota as such would
-    /// have been in time, and where the tenant has more than its share of those who wait.
-    fn too_late(&mut self, request: Request<'_>, shared: Duration, now: Duration) -> Refusal {
-        let Request { line, deadline, .. } = request;
-        let theirs = self.queue.is_over_share(line.number) || shared + MARGIN <= deadline;
-        let full = if theirs { Full::Share } else { Full::Queue };
-        Refusal { full: false, ..self.refusal(line, full, now) }
     }
 
     /// Takes a permit at once, if nobody waits.
@@ -142,9 +121,9 @@ impl<W> Turns<W> {
         };
         // The upstream may have asked for silence since the request was let in, or others came whose
         // turn is before it.
-        let (shared, own) = self.leaves_by(line, ticket, now);
-        if now >= deadline || shared.max(own) > deadline {
-            return Step::Refuse(self.too_late(request, shared, now));
+        let outlook = self.in_time(line.number, ticket, now, deadline);
+        if now >= deadline || outlook != Outlook::InTime {
+            return Step::Refuse(self.too_late(request, outlook, now));
         }
         later.map_or(Step::Wait, Step::Later)
     }
@@ -161,8 +140,7 @@ impl<W> Turns<W> {
         let tails = self.queue.tails().map(|(line, ticket, last)| (line, ticket, last.deadline));
         let tails: Vec<_> = tails.collect();
         let late = tails.into_iter().find(|(line, ticket, deadline)| {
-            let (shared, own) = self.leaves_by_number(*line, *ticket, now);
-            shared.max(own) > *deadline
+            self.in_time(*line, *ticket, now, *deadline) != Outlook::InTime
         });
         let (line, ..) = late?;
         let mut tails = self.queue.tails();
@@ -182,6 +160,9 @@ impl<W> Turns<W> {
     /// The request leaves a little later than it was charged; false when it must not any more.
     pub(super) fn restamp(&mut self, taken: Taken, now: Duration) -> bool {
         let leaves = self.schedule.restamp(taken.charge, now);
+        if leaves {
+            self.keep(now);
+        }
         if leaves
             && let Some((line, charge)) = taken.bound
             && let Some(bound) = self.lines.bound(line)
@@ -192,6 +173,13 @@ impl<W> Turns<W> {
         leaves
     }
 
+    /// Writes down how the schedule stands.
+    pub(super) fn keep(&self, now: Duration) {
+        if let Some(keeper) = &self.keeper {
+            keeper.write(&self.schedule, now);
+        }
+    }
+
     /// The request does not leave.
     pub(super) fn give_back(&mut self, taken: Taken) {
         self.schedule.give_back(taken.charge);
@@ -200,12 +188,6 @@ impl<W> Turns<W> {
         {
             bound.give_back(charge);
         }
-    }
-
-    /// When a request leaves at the latest that comes back now, and stands where it stood.
-    pub(super) fn returns_by(&mut self, line: &Line, ticket: Ticket, now: Duration) -> Duration {
-        let (shared, own) = self.leaves_by(line, ticket, now);
-        shared.max(own)
     }
 
     /// How many wait.
@@ -232,41 +214,6 @@ impl<W> Turns<W> {
         let charge = self.schedule.admit(now)?;
         let bound = self.lines.bound(line).and_then(|bound| bound.admit(now).ok());
         Ok(Taken { charge, bound: bound.map(|charge| (line, charge)) })
-    }
-
-    /// When a request leaves at the latest, if nothing else comes: as the quota goes, and as its
-    /// tenant's own bound does.
-    fn leaves_by(&mut self, line: &Line, ticket: Ticket, now: Duration) -> (Duration, Duration) {
-        self.leaves_by_number(line.number, ticket, now)
-    }
-
-    fn leaves_by_number(
-        &mut self,
-        line: usize,
-        ticket: Ticket,
-        now: Duration,
-    ) -> (Duration, Duration) {
-        let ahead = self.queue.ahead(line, ticket);
-        let shared = self.schedule.leaves_by(now, ahead);
-        let before = self.queue.before(line, ticket);
-        let Some(bound) = self.lines.bound(line) else { return (shared, now) };
-        let own = bound.leaves_by(now, before);
-        if own <= now {
-            return (shared, now);
-        }
-        // Whenever the bound has room, another tenant's request may be leaving.
-        let others = u32::try_from(ahead - before + 1).unwrap_or(u32::MAX);
-        (shared, own.saturating_add(self.schedule.interval().saturating_mul(others)))
-    }
-
-    /// A refusal that says when there is room: when a call that comes back then, with nobody new
-    /// before it, leaves at once.
-    fn refusal(&mut self, line: &Line, full: Full, now: Duration) -> Refusal {
-        let (shared, own) = self.leaves_by(line, Ticket::MAX, now);
-        let paused = self.schedule.paused_until() > now;
-        let tenants_fault = full == Full::Share && !paused;
-        let retry_after = shared.max(own).saturating_sub(now);
-        Refusal { retry_after, tenants_fault, full: !paused }
     }
 }
 

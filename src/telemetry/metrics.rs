@@ -72,6 +72,8 @@ pub struct Metrics {
     pub quota_limit: IntGaugeVec,
     /// Calls sent in the last window, as a part of the limit, by `quota`.
     pub quota_used_ratio: GaugeVec,
+    /// Writes of the schedules to their file that failed; the first ends them.
+    pub state_file_errors: IntCounter,
     /// Answers `429` of the upstream's, by `cause`: `shaped` by a quota here, or `unshaped`.
     pub upstream_throttled: IntCounterVec,
     /// Deliveries of webhooks, by `endpoint` (a configured path, or `unknown`), `outcome`.
@@ -135,6 +137,7 @@ impl Metrics {
             queue_wait: family.queue_wait()?,
             quota_limit: family.gauges("quota_limit", "Our share, calls a window", &["quota"])?,
             quota_used_ratio: family.quota_used_ratio()?,
+            state_file_errors: family.state_file_errors()?,
             upstream_throttled: family.upstream_throttled()?,
             webhook_deliveries: family.webhook_deliveries()?,
             registry: family.0,
@@ -254,6 +257,10 @@ impl Families {
     fn queue_wait(&self) -> Result<HistogramVec, prometheus::Error> {
         let help = "From a call's arrival to the moment it was sent";
         self.histograms("queue_wait_seconds", help, &["quota"])
+    }
+
+    fn state_file_errors(&self) -> Result<IntCounter, prometheus::Error> {
+        self.counter("state_file_errors_total", "Writes of the schedule that failed")
     }
 
     fn upstream_throttled(&self) -> Result<IntCounterVec, prometheus::Error> {

@@ -12,9 +12,14 @@ use crate::support::Rig;
 
 /// 20 calls a second, so that seconds are many windows.
 async fn rig(more: &str) -> Rig {
+    rig_with(&format!("quotas: {{starter: {{limit: 20/s}}}}\n{more}")).await
+}
+
+/// One credential under the quota `starter`, which is in `yaml`.
+async fn rig_with(yaml: &str) -> Rig {
     let yaml = format!(
-        "quotas: {{starter: {{limit: 20/s}}}}\ncredentials:\n  \
-         - {{name: reader, level: read_only, quota: starter, api_key: \"file:${{DIR}}/reader\"}}\n{more}"
+        "credentials:\n  \
+         - {{name: reader, level: read_only, quota: starter, api_key: \"file:${{DIR}}/reader\"}}\n{yaml}"
     );
     Rig::builder().await.config_in_dir(&yaml).start().await
 }
@@ -223,5 +228,31 @@ async fn a_429_pauses_the_quota_and_the_call_is_sent_again() {
     let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((890..=901).contains(&wait), "{wait}");
     assert_eq!(rig.emulator.api_requests(), 3);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_again_and_again_never_trips_the_limit() {
+    // A bucket that the first burst empties but for two: whatever is forgotten is refused.
+    let quotas = "quotas: {starter: {limit: 120/min, burst: 26}}\n\
+                  shaping: {state_file: \"${DIR}/schedule\"}\n";
+    let mut rig = rig_with(quotas).await;
+    let rate = Rate { limit: 26, window: Duration::from_secs(13) };
+    rig.emulator.set_limit(Limit { kind: Kind::TokenBucket, rate });
+    let mut began = None;
+    for round in 0..6 {
+        let mut calls = JoinSet::new();
+        for _ in 0..40 {
+            calls.spawn(rig.client.get(rig.url("/v1/datasets")).send());
+        }
+        let first = began.get_or_insert_with(Instant::now);
+        let wanted = if round == 0 { 24 } else { 1 };
+        rig.emulator.further(wanted).await;
+        let (sent, most) =
+            (rig.emulator.api_requests(), 25.0 + first.elapsed().as_secs_f64() * 2.0);
+        assert!((24.0..=most).contains(&(sent as f64)), "{sent} in round {round}, at most {most}");
+        rig.crash().await;
+    }
+    assert_eq!(rig.emulator.statuses(429), 0);
     rig.finish().await;
 }

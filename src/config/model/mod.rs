@@ -20,7 +20,7 @@ pub use callers::{
 };
 pub use credential::{ClientCredentials, Credential, CredentialKind, Level};
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
-pub use shaping::{Quota, Rate, Shaping};
+pub use shaping::{Quota, Rate, Shaping, StateFile};
 pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};
 pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
 pub use webhooks::{Dedupe, Endpoint, Webhooks};

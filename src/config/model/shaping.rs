@@ -1,5 +1,6 @@
 //! The limits that belong to credentials, and how calls wait for them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A limit that belongs to an API key.
@@ -31,10 +32,23 @@ pub struct Rate {
 }
 
 /// How calls wait for their turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shaping {
     /// No call waits longer; above zero.
     pub wait_max: Duration,
     /// Waiting calls a quota, from 1 to 100,000; `None`: what can leave within `wait_max`.
     pub queue_max: Option<usize>,
+    /// Where the schedules are kept over a restart.
+    pub state_file: StateFile,
+}
+
+/// A file that outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateFile {
+    /// The first of these that can be had; none of them, where none can.
+    Auto(Vec<PathBuf>),
+    /// This one.
+    At(PathBuf),
+    /// There is none.
+    None,
 }

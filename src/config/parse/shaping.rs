@@ -1,11 +1,12 @@
 //! The plans' limits, and how calls wait for them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Checker;
 use crate::config::collect::join;
-use crate::config::model::{Quota, Shaping};
+use crate::config::model::{Quota, Shaping, StateFile};
 use crate::config::raw;
 
 /// Between our send and the upstream's count, unless the quota says otherwise.
@@ -14,6 +15,10 @@ const SPREAD: Duration = Duration::from_millis(250);
 const WAIT_MAX_S: u64 = 25;
 /// More waiting calls than a quota of any plan lets through in ten minutes.
 const QUEUE_MAX: u64 = 100_000;
+/// Where the schedules are kept, where the system offers no other place.
+const STATE_DIRECTORY: &str = "/var/lib/datapulse-sidecar";
+/// The file's name in such a place.
+const STATE_FILE: &str = "schedule";
 
 impl Checker<'_> {
     /// The plans' limits.
@@ -64,6 +69,32 @@ impl Checker<'_> {
         Some(Shaping {
             wait_max: self.timeout("shaping.max_wait", written.max_wait, WAIT_MAX_S)?,
             queue_max: queue.and_then(|queue| usize::try_from(queue).ok()),
+            state_file: self.state_file(written.state_file.as_deref())?,
         })
+    }
+
+    fn state_file(&mut self, written: Option<&str>) -> Option<StateFile> {
+        match written {
+            None | Some("auto") => {
+                // systemd separates several by colons.
+                let offered = (self.env)("STATE_DIRECTORY").unwrap_or_default();
+                let offered = offered.split(':').find(|folder| Path::new(folder).is_absolute());
+                let folders = offered.into_iter().chain([STATE_DIRECTORY]);
+                Some(StateFile::Auto(
+                    folders.map(|one| PathBuf::from(one).join(STATE_FILE)).collect(),
+                ))
+            }
+            Some("none") => Some(StateFile::None),
+            Some(path) if Path::new(path).is_absolute() => {
+                self.file("shaping.state_file", Some(path)).map(StateFile::At)
+            }
+            Some(_) => {
+                self.error(
+                    "shaping.state_file",
+                    "expected auto, none or a path that begins with /",
+                );
+                None
+            }
+        }
     }
 }

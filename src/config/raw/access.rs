@@ -110,7 +110,8 @@ pub struct Shaping {
     pub max_wait: Option<Span>,
     /// Waiting calls a quota: auto, what can leave within `max_wait`; or a number. Default: auto.
     pub queue: Option<AutoOrNumber>,
-    /// Where the schedule is kept: auto, none or a path. Default: auto.
+    /// Where the schedule is kept over a restart: auto (a file in `$STATE_DIRECTORY` or
+    /// /var/lib/datapulse-sidecar, where there is such a folder), none, or a path. Default: auto.
     pub state_file: Option<String>,
     /// Compute and report, hold nothing. Default: false.
     pub shadow: Option<bool>,

@@ -44,7 +44,6 @@ pub const NOT_YET: &[&str] = &[
     "credentials[].client_credentials.private_key_jwt",
     "credentials[].refresh_token",
     "credentials[].service_account",
-    "shaping.state_file",
     "shaping.shadow",
     "shaping.fleet",
     "tenants[].callers[].header",

@@ -151,3 +151,25 @@ fn the_path_of_a_mistake_is_printable() {
     let errors = read("version: 1\n\"a\\x1b[31m\\n\": 1\n").unwrap_err();
     assert!(errors.0.iter().any(|error| error.path == "a?[31m?"), "{errors}");
 }
+
+#[test]
+fn the_schedule_is_kept_where_the_system_offers_a_place() {
+    use std::path::PathBuf;
+
+    use crate::config::model::StateFile;
+    let state_file = |text: &str, offered: Option<&str>| {
+        let text = format!("version: 1\n{CREDENTIALS}listeners: [{{listen: localhost:0}}]\n{text}");
+        let env = |name: &str| match name {
+            "STATE_DIRECTORY" => offered.map(str::to_owned),
+            _ => Some("/run".to_owned()),
+        };
+        crate::config::parse(&text, "test", &env).unwrap().0.shaping.state_file
+    };
+    let usual = PathBuf::from("/var/lib/datapulse-sidecar/schedule");
+    assert_eq!(state_file("", None), StateFile::Auto(vec![usual.clone()]));
+    let offered = StateFile::Auto(vec!["/var/lib/x/schedule".into(), usual]);
+    assert_eq!(state_file("shaping: {state_file: auto}", Some("/var/lib/x:/y")), offered);
+    assert_eq!(state_file("shaping: {state_file: none}", Some("/var/lib/x")), StateFile::None);
+    let given = StateFile::At("/data/s".into());
+    assert_eq!(state_file("shaping: {state_file: /data/s}", None), given);
+}

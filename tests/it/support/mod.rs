@@ -240,6 +240,17 @@ impl Rig {
     pub(crate) async fn restart(&mut self) {
         self.sidecar.signal("TERM").await;
         assert_eq!(self.sidecar.ended().await.code(), Some(0));
+        self.start_again().await;
+    }
+
+    /// Kills the sidecar, which it does not notice, and starts it again.
+    pub(crate) async fn crash(&mut self) {
+        self.sidecar.signal("KILL").await;
+        assert_eq!(self.sidecar.ended().await.code(), None);
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
         let config = self.config_file();
         let started = Started::from(config.to_str().expect("UTF-8"), &[]).await;
         self.sidecar = started.sidecar;

@@ -1,0 +1,128 @@
+//! From what is configured, and what is known of the time before, to quotas that calls can use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::history::History;
+use super::pace::{Start, Terms};
+use super::quota::Quota;
+use super::schedule::Schedule;
+use super::state_file::{Past, StateFile};
+use crate::config::{Config, model};
+use crate::telemetry::Metrics;
+
+/// Waiting calls a quota, whatever its limit, unless `shaping.queue` says otherwise.
+const QUEUE_MAX: usize = 10_000;
+
+/// Builds the quotas of one configuration.
+pub(super) struct Builder<'a> {
+    began_at: Instant,
+    file: Option<&'a mut StateFile>,
+    metrics: &'a Metrics,
+}
+
+impl<'a> Builder<'a> {
+    /// All schedules' time begins at `began_at`.
+    pub(super) fn new(
+        config: &Config,
+        began_at: Instant,
+        mut file: Option<&'a mut StateFile>,
+        metrics: &'a Metrics,
+    ) -> Self {
+        if let Some(file) = &mut file {
+            file.retain(config.quotas.keys().map(String::as_str));
+        }
+        Self { began_at, file, metrics }
+    }
+
+    /// A quota as the process begins; `None` where nothing is shaped.
+    pub(super) fn first(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
+        let past = self.file.as_ref().map_or(Past::Untold, |file| file.past(name, self.now()));
+        let (start, history) = match past {
+            Past::None => (Start::Idle, None),
+            Past::Known(history) => (Start::Idle, Some(history)),
+            Past::Untold => (Start::Unknown, None),
+            Past::Lost(cause) => {
+                tracing::warn!(
+                    quota = name,
+                    %cause,
+                    "what was sent before cannot be read from the state file: the quota is taken to \
+                     be used up"
+                );
+                (Start::UsedUp, None)
+            }
+        };
+        self.begun(name, quota, start, history.as_ref())
+    }
+
+    /// A quota that an earlier configuration did not have.
+    pub(super) fn added(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
+        self.begun(name, quota, Start::Unknown, None)
+    }
+
+    /// A quota that an earlier configuration had with other terms.
+    pub(super) fn changed(
+        &mut self,
+        known: &Arc<Quota>,
+        quota: &model::Quota,
+    ) -> Option<Arc<Quota>> {
+        let (terms, also) = terms_of(quota)?;
+        known.change(terms, also);
+        known.keep_in(self.file.as_deref_mut());
+        Some(Arc::clone(known))
+    }
+
+    fn begun(
+        &mut self,
+        name: &str,
+        quota: &model::Quota,
+        start: Start,
+        history: Option<&History>,
+    ) -> Option<Arc<Quota>> {
+        let (terms, also) = terms_of(quota)?;
+        let start = if quota.cautious { Start::UsedUp } else { start };
+        let mut schedule = Schedule::new(terms, also, start, self.now());
+        history.into_iter().for_each(|history| schedule.recall(history, self.now()));
+        let quota = Quota::new(name, self.began_at, schedule, self.metrics);
+        quota.keep_in(self.file.as_deref_mut());
+        Some(Arc::new(quota))
+    }
+
+    fn now(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.began_at)
+    }
+}
+
+/// How many calls may wait: what can leave in time, at once or paced, unless it is configured.
+pub(super) fn length_max(config: &Config, terms: &model::Quota, quota: &Quota) -> usize {
+    let burst = terms.limit.map_or(0, |rate| part_of(rate.calls, terms.share) as usize / 5);
+    let paced = config.shaping.wait_max.as_nanos() / quota.interval().as_nanos().max(1);
+    let leave = usize::try_from(paced).unwrap_or(QUEUE_MAX) + burst + 1;
+    config.shaping.queue_max.unwrap_or_else(|| leave.min(QUEUE_MAX))
+}
+
+/// What a schedule keeps; `None`: nothing is shaped.
+fn terms_of(quota: &model::Quota) -> Option<(Terms, Option<(u32, Duration)>)> {
+    let rate = quota.limit?;
+    let terms = Terms {
+        limit: part_of(rate.calls, quota.share),
+        window: rate.per,
+        spread: quota.spread,
+        tick: quota.tick,
+        burst: quota.burst.map(|burst| part_of(burst, quota.share)),
+    };
+    Some((terms, quota.also.map(|also| (part_of(also.calls, quota.share), also.per))))
+}
+
+/// This process's part of so many calls; at least one.
+fn part_of(calls: u32, share: f64) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most `calls`, and not below zero"
+    )]
+    let part = (f64::from(calls) * share + 1e-9).floor() as u32;
+    part.max(1)
+}
