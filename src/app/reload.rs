@@ -173,6 +173,9 @@ impl Reloading {
         let gone = names(&before.credentials);
         let gone = gone.difference(&names(&credentials)).cloned().collect::<Vec<_>>();
         let access = Access::new(&config);
+        if config.stores != before.config.stores {
+            self.secrets.look_again();
+        }
         let shaper = before.shaper.renewed(&before.config, &config, &self.metrics);
         self.operators.send_replace(operators);
         self.live.store(Snapshot { config, callers, access, credentials, shaper });

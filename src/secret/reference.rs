@@ -90,6 +90,11 @@ pub enum SecretRefError {
         "a secret in AWS is aws:NAME, aws:NAME#KEY or the same with an ARN; a name has letters, digits and /_+=.@-"
     )]
     AwsName,
+    /// An ARN of something else, or half of one.
+    #[error(
+        "the ARN is none of a secret; one is arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX"
+    )]
+    AwsArn,
     /// A stage that is not to be used, or none at all.
     #[error("after `@` stands AWSCURRENT or AWSPREVIOUS; a pending version is never used")]
     AwsStage,
@@ -169,8 +174,18 @@ impl SecretRef {
         if id.is_empty() || id.len() > 2048 || !id.bytes().all(plain) {
             return Err(SecretRefError::AwsName);
         }
+        if is_arn && !is_secrets_arn(id) {
+            return Err(SecretRefError::AwsArn);
+        }
         Ok(Self::Aws { id: id.to_owned(), stage, key: key.map(str::to_owned) })
     }
+}
+
+/// `arn:PARTITION:secretsmanager:REGION:ACCOUNT:secret:NAME`, in whatever partition.
+fn is_secrets_arn(id: &str) -> bool {
+    let parts: Vec<&str> = id.split(':').collect();
+    let of_a_secret = matches!(parts.as_slice(), ["arn", _, "secretsmanager", _, _, "secret", _]);
+    of_a_secret && parts.iter().all(|part| !part.is_empty())
 }
 
 /// A name in AWS without the stage behind it. An `@` may be part of a name, unless AWS' own word
@@ -257,7 +272,7 @@ mod tests {
 
     #[test]
     fn each_way_to_name_nothing_is_told_apart() {
-        use SecretRefError::{AwsName, AwsStage, Empty, EnvName, VaultField, VaultPath};
+        use SecretRefError::{AwsArn, AwsName, AwsStage, Empty, EnvName, VaultField, VaultPath};
         for (text, want) in [
             ("file:", Empty),
             ("file:/x#", Empty),
@@ -277,6 +292,9 @@ mod tests {
             ("aws:two words", AwsName),
             ("aws:a:b", AwsName),
             ("aws:@AWSPREVIOUS", AwsName),
+            ("aws:arn:aws:s3:::bucket", AwsArn),
+            ("aws:arn:aws:secretsmanager:eu-west-1:1:secret", AwsArn),
+            ("aws:arn:aws:secretsmanager::1:secret:a-AbCdEf", AwsArn),
             ("aws:a@", AwsStage),
             ("aws:a@AWSPENDING#k", AwsStage),
         ] {

@@ -9,7 +9,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::{Authority, Aws, Builder, CANARY, Callers, Canned, PodIdentity, Rig, key_of};
+use crate::support::{
+    Authority, Aws, Builder, CANARY, Callers, Canned, Metadata, PodIdentity, Relay, Rig, TlsServer,
+    Way, key_of,
+};
 
 /// A reader whose key is in AWS, and nothing that says who we are.
 async fn configured(aws: &Aws, reference: &str, poll: &str) -> Builder {
@@ -199,6 +202,145 @@ async fn a_cold_start_without_aws_is_a_503_that_heals_by_itself() {
     aws.set_down(false).await;
     rig.eventually("/v1/datasets", 200).await;
     assert_eq!((rig.emulator.anonymous(), rig.series(UP).await), (0, 1.0));
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn whatever_the_way_to_aws_does_costs_no_call_and_is_told_by_kind() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let relay = Relay::new(aws.address()).await;
+    let builder = reader(&aws, "aws:prod/key", "1s").await.log_level("info");
+    let through = format!("stores: {{aws: {{endpoint: 'http://{}'}}}}", relay.address);
+    let rig = builder.config(&through).start().await;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    for (way, outcomes) in [
+        (Way::Refuse, ["refused", ""]),
+        // It may come while the connection is still being made.
+        (Way::Reset, ["interrupted", "connect"]),
+        (Way::BlackHole, ["timeout", ""]),
+        (Way::Drip(Duration::from_millis(500)), ["timeout", ""]),
+    ] {
+        let counts = outcomes.map(reads);
+        let before = rig.sum(&counts).await;
+        relay.set(way).await;
+        rig.until_sum(&counts, |now| now > before).await;
+        assert_eq!(rig.series(UP).await, 0.0, "{way:?}");
+        relay.set(Way::Open).await;
+        rig.until_series(UP, |up| up == 1.0).await;
+    }
+    relay.set(Way::Slow(Duration::from_millis(50))).await;
+    let second = rig.emulator.add_key("second");
+    aws.put("prod/key", &second).await;
+    rig.emulator.uses("second").await;
+    let (made, failed) = callers.stop().await;
+    assert_eq!(failed, 0, "of {made}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn over_tls_only_the_configured_certificates_are_trusted() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let authority = Authority::new();
+    let leaf = authority.issue(&["localhost"], false);
+    let tls = TlsServer::start(aws.router(), &leaf, &["h2", "http/1.1"]).await;
+    let endpoint = format!("https://localhost:{}", tls.address.port());
+    let config = |ca: &str| format!("stores: {{aws: {{endpoint: '{endpoint}', ca_file: '{ca}'}}}}");
+    let builder = reader(&aws, "aws:prod/key", "1s").await;
+    let trusted = authority.write(builder.dir()).display().to_string();
+    let rig = builder.config(&config(&trusted)).start().await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.finish().await;
+
+    let calls = aws.all_calls();
+    let builder = reader(&aws, "aws:prod/key", "1s").await;
+    let other = Authority::new().write(builder.dir()).display().to_string();
+    let rig = builder.config(&config(&other)).unready().start().await;
+    rig.counted(&reads("tls")).await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 503);
+    assert_eq!(aws.all_calls(), calls, "nothing is sent to whom nobody knows");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_store_is_added_and_changed_while_calls_go_on() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let nowhere = Aws::start().await;
+    let key = format!("{CANARY}-aws-key");
+    let builder = Rig::builder().await.env("AWS_ACCESS_KEY_ID", "AKIDTEST");
+    let mut rig = builder.env("AWS_SECRET_ACCESS_KEY", &key).without_admin().start().await;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    rig.reconfigure(&format!(
+        "stores: {{aws: {{region: eu-west-1, endpoint: '{}'}}}}\n\
+         credentials: [{{name: reader, level: read_only, api_key: 'aws:prod/key'}}]",
+        aws.url()
+    ));
+    rig.log("the configuration was reloaded").await;
+    assert_eq!(aws.calls("GetSecretValue"), 1);
+    // One that cannot be opened changes nothing.
+    rig.reconfigure("stores: {aws: {ca_file: /nowhere/ca.pem}}");
+    rig.log("the new configuration cannot be used").await;
+    rig.reconfigure(&format!(
+        "stores: {{aws: {{poll: 1s, ca_file: null, endpoint: '{}'}}}}",
+        nowhere.url()
+    ));
+    nowhere.further("DescribeSecret", 1).await;
+    assert_eq!(aws.calls("GetSecretValue"), 1);
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200, "what was read before stays in use");
+    let (made, failed) = callers.stop().await;
+    assert_eq!(failed, 0, "of {made}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_profile_gives_its_keys_and_never_asks_where_a_variable_says() {
+    let aws = Aws::start().await;
+    let thief = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let text = format!(
+        "[keys]\naws_access_key_id = AKIDTEST\naws_secret_access_key = {CANARY}-profile\n\
+         [role]\nrole_arn = arn:aws:iam::123456789012:role/datapulse\nsource_profile = keys\n"
+    );
+    for (profile, works) in [("keys", true), ("role", false)] {
+        let builder = configured(&aws, "aws:prod/key", "1s").await;
+        let file = builder.dir().join("credentials");
+        std::fs::write(&file, &text).unwrap();
+        let rig = builder
+            .env("AWS_PROFILE", profile)
+            .env("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap())
+            .env("AWS_ENDPOINT_URL_STS", &thief.url())
+            .unready()
+            .start()
+            .await;
+        if works {
+            rig.eventually("/v1/datasets", 200).await;
+        } else {
+            rig.counted(&reads("no_identity")).await;
+        }
+        rig.finish().await;
+    }
+    assert_eq!(thief.all_calls(), 0);
+}
+
+#[tokio::test]
+async fn an_instance_gives_its_keys_and_one_that_says_nothing_is_told_apart() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let metadata = Metadata::start().await;
+    metadata.set_silent(true);
+    let builder = configured(&aws, "aws:prod/key", "1s").await;
+    let rig = builder
+        .env("AWS_EC2_METADATA_DISABLED", "false")
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.url)
+        .unready()
+        .start()
+        .await;
+    rig.counted(&reads("no_identity")).await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 503);
+    metadata.set_silent(false);
+    rig.eventually("/v1/datasets", 200).await;
     rig.finish().await;
 }
 

@@ -122,6 +122,15 @@ impl Entry {
         known.noticed.clone().or_else(|| known.used.clone())
     }
 
+    /// Where it is looked at from time to time, the next look is now.
+    pub(super) fn hasten(&self) {
+        let mut known = self.known.lock();
+        if known.due.is_some() {
+            known.backoff.reset();
+            known.due = Some(Instant::now());
+        }
+    }
+
     /// Asks the store for its user. What it finds is what the user has from then on.
     pub(super) async fn read(&self, stores: &dyn SecretStore) -> Result<SecretVersion, StoreError> {
         let _looking = self.looking.lock().await;

@@ -71,6 +71,14 @@ impl Secrets {
         SecretWatch { secrets: self.clone(), entry }
     }
 
+    /// Stores are others than before: what is looked at from time to time is looked at now.
+    pub fn look_again(&self) {
+        for entry in self.entries() {
+            entry.hasten();
+        }
+        self.planned.notify_one();
+    }
+
     /// What is still watched.
     fn entries(&self) -> Vec<Arc<Entry>> {
         let mut entries = self.entries.lock();

@@ -315,3 +315,33 @@ async fn a_document_is_watched_with_its_lines() {
     document.changed().await;
     assert_eq!(document.read().await.unwrap().value.expose_str(), Some("a\nc"));
 }
+
+/// A store that is looked at once an hour.
+#[derive(Debug, Default)]
+struct Hourly(One);
+
+#[async_trait]
+impl SecretStore for Hourly {
+    async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        self.0.read(at).await
+    }
+
+    fn poll(&self, _at: &SecretRef) -> Option<Duration> {
+        Some(Duration::from_secs(3600))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_stores_are_others_than_before_nothing_waits_for_its_turn() {
+    let store = Arc::new(Hourly::default());
+    *store.0.0.lock() = Some("a");
+    let (secrets, watcher) = watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+    let watch = secrets.watch(&"aws:a".parse().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watcher.run());
+    watch.read().await.unwrap();
+    *store.0.0.lock() = Some("b");
+    assert!(timeout(Duration::from_secs(1800), watch.changed()).await.is_err());
+    secrets.look_again();
+    timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
+}

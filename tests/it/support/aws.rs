@@ -71,6 +71,16 @@ impl Aws {
         format!("http://{}", self.address)
     }
 
+    /// The same, for a relay in front.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same services, to be served in another way.
+    pub(crate) fn router(&self) -> Router {
+        router(&self.relay)
+    }
+
     /// Whether new connections are refused.
     pub(crate) async fn set_down(&self, is_down: bool) {
         let mut listening = self.listening.lock().await;
@@ -274,4 +284,46 @@ async fn keys(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Response {
         "Expiration": "2099-01-01T00:00:00Z",
     }))
     .into_response()
+}
+
+/// The metadata service of an instance.
+pub(crate) struct Metadata {
+    /// Where it answers.
+    pub(crate) url: String,
+    is_silent: Arc<AtomicBool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Metadata {
+    pub(crate) async fn start() -> Self {
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let router = Router::new().fallback(metadata).with_state(Arc::clone(&is_silent));
+        let (address, tasks) = serve((Ipv4Addr::LOCALHOST, 0).into(), router).await;
+        Self { url: format!("http://{address}/"), is_silent, _tasks: tasks }
+    }
+
+    /// As for a pod, whose packets are a hop too far away to be answered.
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::SeqCst);
+    }
+}
+
+async fn metadata(State(is_silent): State<Arc<AtomicBool>>, uri: http::Uri) -> Response {
+    if is_silent.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
+    match uri.path() {
+        "/latest/api/token" => {
+            let life = [("x-aws-ec2-metadata-token-ttl-seconds", "21600")];
+            (life, "metadata-token").into_response()
+        }
+        "/latest/meta-data/iam/security-credentials/" => "datapulse".into_response(),
+        "/latest/meta-data/iam/security-credentials/datapulse" => axum::Json(json!({
+            "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
+            "AccessKeyId": "ASIAINSTANCE", "SecretAccessKey": format!("{CANARY}-instance-key"),
+            "Token": format!("{CANARY}-instance-session"), "Expiration": "2099-01-01T00:00:00Z",
+        }))
+        .into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-pub(crate) use aws::{Aws, Canned, PodIdentity};
+pub(crate) use aws::{Aws, Canned, Metadata, PodIdentity};
 pub(crate) use builder::{Builder, Stage};
 use builder::{Started, merge};
 pub(crate) use callers::{Callers, Load};
@@ -266,15 +266,29 @@ impl Rig {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Waits until a metric has such a value.
-    pub(crate) async fn until_series(&self, series: &str, wanted: impl Fn(f64) -> bool) {
+    /// Several of them together.
+    pub(crate) async fn sum(&self, several: &[String]) -> f64 {
+        let mut sum = 0.0;
+        for series in several {
+            sum += self.series(series).await;
+        }
+        sum
+    }
+
+    /// Waits until several metrics together have such a value.
+    pub(crate) async fn until_sum(&self, several: &[String], wanted: impl Fn(f64) -> bool) {
         let waiting = async {
-            while !wanted(self.series(series).await) {
+            while !wanted(self.sum(several).await) {
                 tokio::task::yield_now().await;
             }
         };
         let reached = tokio::time::timeout(PATIENCE, waiting).await;
-        assert!(reached.is_ok(), "{series}: {}", self.health("/metrics").await.1);
+        assert!(reached.is_ok(), "{several:?}: {}", self.health("/metrics").await.1);
+    }
+
+    /// Waits until a metric has such a value.
+    pub(crate) async fn until_series(&self, series: &str, wanted: impl Fn(f64) -> bool) {
+        self.until_sum(&[series.to_owned()], wanted).await;
     }
 
     /// Waits until a count is above zero.
