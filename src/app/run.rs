@@ -1,14 +1,20 @@
 //! Runs every part until it is told to stop: the one place that owns long-lived tasks.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::build::{OwnSockets, Sidecar};
 use super::drain::{self, Draining};
 use super::reload::{NEW_PARTS_MAX, Part};
+use crate::credential::Registry;
 use crate::{admin, proxy, webhook};
+
+/// The end waits this long for what has to be written.
+const LAST_WRITE_MAX: Duration = Duration::from_secs(5);
 
 /// Tells a running sidecar to stop, in two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +90,23 @@ impl Sidecar {
         let answer_time = snapshot.config.answer_time();
         drop(snapshot);
         let draining = Draining { gauge, drain, answer_time, stop, accepting };
-        drain::drain(draining, shutdown).await
+        let ended = drain::drain(draining, shutdown.clone()).await;
+        write_back(&live.load().credentials, shutdown).await;
+        ended
+    }
+}
+
+/// What was renewed and could not be written gets one last try; a restart would not find it.
+async fn write_back(credentials: &Registry, mut shutdown: watch::Receiver<Shutdown>) {
+    let unwritten = tokio::select! {
+        unwritten = credentials.write_back(Instant::now() + LAST_WRITE_MAX) => unwritten,
+        _ = shutdown.wait_for(|step| *step == Shutdown::Now) => return,
+    };
+    for credential in unwritten {
+        tracing::error!(
+            %credential,
+            "a renewed secret could not be written back and is lost; put a new one into its store"
+        );
     }
 }
 

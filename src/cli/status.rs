@@ -114,7 +114,7 @@ fn table(report: &Report) -> String {
         ]);
     }
     format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}",
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}{}",
         report.version,
         report.phase,
         seconds(report.uptime_seconds),
@@ -122,6 +122,7 @@ fn table(report: &Report) -> String {
         report.upstream,
         paused(&report.credentials),
         shared(&report.shared_keys),
+        unpersisted(&report.credentials),
         configuration(&report.configuration)
     ) + clock(report)
 }
@@ -158,6 +159,20 @@ fn shared(keys: &[SharedKey]) -> String {
         )
     });
     told.collect()
+}
+
+/// What a restart would not find; nothing when all is written.
+fn unpersisted(credentials: &[CredentialReport]) -> String {
+    let all = credentials.iter().filter(|credential| credential.unpersisted);
+    let names: Vec<&str> = all.map(|credential| &*credential.name).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nrenewed, and cannot be written back to their stores, so that a restart would not find \
+         them: {}; see the log",
+        names.join(", ")
+    )
 }
 
 /// What of the configuration's file is not in force; nothing when all of it is.

@@ -79,6 +79,8 @@ pub struct CredentialReport {
     pub next_try_in_seconds: Option<u64>,
     /// Whether an operator keeps it from being used.
     pub paused: bool,
+    /// Whether what was renewed is not in its store yet: a restart would not find it.
+    pub unpersisted: bool,
 }
 
 impl CredentialHandle {
@@ -207,6 +209,23 @@ impl CredentialHandle {
         self.demand.reject(generation);
     }
 
+    /// Has what the store lacks written now; does not wait. Gives how many tries there were before.
+    pub(super) fn write(&self) -> u64 {
+        let tries = self.published.borrow().writes;
+        self.demand.write();
+        tries
+    }
+
+    /// Waits until the store lacks nothing that is in use, or one more try than `before` has failed.
+    /// Whether it lacks nothing.
+    pub(super) async fn written(&self, before: u64) -> bool {
+        self.wait_for(|published| {
+            let is_over = !published.is_unpersisted || published.writes > before;
+            is_over.then_some(!published.is_unpersisted)
+        })
+        .await
+    }
+
     /// The credential as `/status` shows it.
     #[must_use]
     pub fn report(&self) -> CredentialReport {
@@ -225,6 +244,7 @@ impl CredentialHandle {
             last_error: state.cause().map(|cause| error_chain(&**cause)),
             next_try_in_seconds: published.next_try.map(until),
             paused: self.is_paused(),
+            unpersisted: published.is_unpersisted,
         }
     }
 
@@ -239,6 +259,8 @@ impl CredentialHandle {
         }
         let paused = metrics.credential_paused.with_label_values(&[&*self.name]);
         paused.set(i64::from(self.is_paused()));
+        let unpersisted = metrics.credential_unpersisted.with_label_values(&[&*self.name]);
+        unpersisted.set(i64::from(published.is_unpersisted));
         let expiry = state.token().and_then(|token| token.expires_at());
         let expiry = expiry.map_or(0.0, clock::to_unix_seconds);
         metrics.credential_expiry.with_label_values(&[&*self.name]).set(expiry);

@@ -15,6 +15,7 @@ mod state;
 mod supply;
 mod token;
 mod verify;
+mod write_back;
 
 use std::time::Duration;
 

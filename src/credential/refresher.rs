@@ -30,6 +30,8 @@ pub(super) struct Demand {
     is_wanted: AtomicBool,
     /// Whether an operator asked for a token.
     is_asked: AtomicBool,
+    /// Whether what is not written yet is to be tried now.
+    is_write_wanted: AtomicBool,
     wake: Notify,
 }
 
@@ -41,6 +43,11 @@ impl Demand {
 
     pub(super) fn ask(&self) {
         self.is_asked.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn write(&self) {
+        self.is_write_wanted.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
@@ -69,6 +76,7 @@ enum Event {
     Changed,
     Due(Reason),
     Expired,
+    WriteDue,
 }
 
 impl Refresher {
@@ -103,28 +111,52 @@ impl Refresher {
     pub async fn run(mut self) {
         loop {
             match self.wait().await {
-                Event::Abandoned => return,
-                Event::Asked => self.heed(Moment::now()),
+                Event::Abandoned => break,
+                Event::Asked => {
+                    self.heed(Moment::now());
+                    if self.demand.is_write_wanted.swap(false, Ordering::AcqRel) {
+                        self.write().await;
+                    }
+                }
                 Event::Changed => self.note_change(Moment::now()),
                 Event::Expired => self.publish(Moment::now(), None),
+                Event::WriteDue => self.write().await,
                 Event::Due(reason) => {
-                    let now = Moment::now();
-                    self.schedule.begin(now, reason);
-                    let works = self.published.borrow().usable(now).is_some();
-                    let cooling = self.schedule.cooling_until();
-                    self.published.send_modify(|p| {
-                        p.is_minting = true;
-                        p.cooling_until = cooling;
-                    });
-                    let attempt = self.supply.mint(reason, works);
-                    let outcome = tokio::select! {
-                        () = self.published.closed() => return,
-                        outcome = tokio::time::timeout(ATTEMPT_MAX, attempt) => outcome,
-                    };
-                    self.settle(outcome.unwrap_or(Err(MintError::Timeout)), reason);
+                    let Some(outcome) = self.mint(reason).await else { break };
+                    self.settle(outcome, reason);
                 }
             }
         }
+        self.write().await;
+    }
+
+    /// One try; `None` when nobody holds a handle any more.
+    async fn mint(&mut self, reason: Reason) -> Option<Result<Minted, MintError>> {
+        let now = Moment::now();
+        self.schedule.begin(now, reason);
+        let works = self.published.borrow().usable(now).is_some();
+        let cooling = self.schedule.cooling_until();
+        self.published.send_modify(|p| {
+            p.is_minting = true;
+            p.cooling_until = cooling;
+        });
+        let attempt = self.supply.mint(reason, works);
+        tokio::select! {
+            () = self.published.closed() => None,
+            outcome = tokio::time::timeout(ATTEMPT_MAX, attempt) => {
+                Some(outcome.unwrap_or(Err(MintError::Timeout)))
+            }
+        }
+    }
+
+    /// Tries to write what the store lacks, if there is something.
+    async fn write(&mut self) {
+        self.supply.write().await;
+        let is_unpersisted = self.supply.is_unpersisted();
+        self.published.send_modify(|p| {
+            p.is_unpersisted = is_unpersisted;
+            p.writes += 1;
+        });
     }
 
     async fn wait(&self) -> Event {
@@ -139,6 +171,7 @@ impl Refresher {
             () = self.supply.changed(), if !is_noted => Event::Changed,
             () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
             () = sleep_until(last_use) => Event::Expired,
+            () = sleep_until(self.supply.write_due()) => Event::WriteDue,
         }
     }
 
@@ -242,6 +275,7 @@ impl Refresher {
             p.next_try = next;
             p.not_before = self.schedule.not_before();
             p.cooling_until = self.schedule.cooling_until();
+            p.is_unpersisted = self.supply.is_unpersisted();
             if has_ended {
                 p.is_minting = false;
                 p.attempts += 1;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::handle::{CredentialHandle, CredentialReport};
 use super::kind::{ApiKey, ClientCredentialsGrant, SessionToken};
 use super::oauth::TokenEndpoint;
@@ -131,6 +133,19 @@ impl Registry {
         self.entries.iter().filter(|entry| entry.spec.required).map(|entry| &entry.handle)
     }
 
+    /// One more try to write what was renewed and is not in its store yet, before the process ends.
+    /// Gives the names of those whose secret is still not there.
+    pub async fn write_back(&self, deadline: Instant) -> Vec<Arc<str>> {
+        let begun: Vec<_> = self.iter().map(|handle| (handle, handle.write())).collect();
+        let mut unwritten = Vec::new();
+        for (handle, before) in begun {
+            if !timeout_at(deadline, handle.written(before)).await.unwrap_or(false) {
+                unwritten.push(Arc::clone(handle.name()));
+            }
+        }
+        unwritten
+    }
+
     /// All credentials as `/status` shows them.
     #[must_use]
     pub fn report(&self) -> Vec<CredentialReport> {
@@ -149,7 +164,6 @@ mod tests {
     use axum::routing::post;
     use http::StatusCode;
     use tokio::task::JoinSet;
-    use tokio::time::Instant;
 
     use super::*;
     use crate::config::model::{ClientCredentials, Level, TokenRequest};

@@ -82,6 +82,10 @@ pub(super) struct Published {
     pub(super) not_before: Option<Moment>,
     /// A rejected token causes no refresh before.
     pub(super) cooling_until: Option<Moment>,
+    /// The store lacks a renewed secret that is in use.
+    pub(super) is_unpersisted: bool,
+    /// Tries to write it that have ended.
+    pub(super) writes: u64,
 }
 
 impl Published {
@@ -95,6 +99,8 @@ impl Published {
             next_try: None,
             not_before: None,
             cooling_until: None,
+            is_unpersisted: false,
+            writes: 0,
         }
     }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::key::KeyPrint;
 use super::schedule::Reason;
 use super::verify::Verifier;
+use super::write_back::WriteBack;
 use super::{MintError, Minted, TokenSource};
+use crate::clock::Moment;
 use crate::secret::SecretValue;
 use crate::store::{Claim, SecretVersion, SecretWatch, StoreError};
-use crate::telemetry::error_chain;
 
 /// Where one credential's tokens come from, and which of its secrets is trusted.
 #[derive(Debug)]
@@ -24,13 +25,22 @@ pub(super) struct Supply {
     verifier: Option<Verifier>,
     /// The secret that gave the last token.
     accepted: Option<SecretValue>,
-    /// What the store holds and what is not used: it was rejected, or is the past of a token that
-    /// was renewed and could not be written back.
-    passed_over: Option<SecretValue>,
-    /// The status that `passed_over` was rejected with.
-    rejected_with: Option<u16>,
+    /// What the store held last.
+    held: Option<SecretVersion>,
+    /// What the store holds and what is not used.
+    rejected: Option<Rejected>,
+    /// What was renewed and is in use, on its way into the store.
+    write_back: WriteBack,
     /// The issuer's last answer was about the secret: by now the store may hold another one.
     is_refused: bool,
+}
+
+/// A stored secret that was turned down.
+#[derive(Debug)]
+struct Rejected {
+    secret: SecretValue,
+    /// The issuer's or the API's.
+    status: u16,
 }
 
 impl Supply {
@@ -46,8 +56,9 @@ impl Supply {
             source,
             verifier,
             accepted: None,
-            passed_over: None,
-            rejected_with: None,
+            held: None,
+            rejected: None,
+            write_back: WriteBack::new(Arc::clone(credential)),
             is_refused: false,
         }
     }
@@ -64,7 +75,23 @@ impl Supply {
 
     /// Why what the store holds is not used; `None` when it is.
     pub(super) fn rejection(&self) -> Option<MintError> {
-        self.rejected_with.map(|status| MintError::RejectedSecret { status })
+        let rejected = self.rejected.as_ref();
+        rejected.map(|rejected| MintError::RejectedSecret { status: rejected.status })
+    }
+
+    /// Whether the store lacks a renewed secret that is in use.
+    pub(super) const fn is_unpersisted(&self) -> bool {
+        self.write_back.is_pending()
+    }
+
+    /// When that is tried to be written again.
+    pub(super) fn write_due(&self) -> Option<Moment> {
+        self.write_back.due()
+    }
+
+    /// Tries to write it now. Cancel-safe.
+    pub(super) async fn write(&mut self) {
+        self.write_back.retry(&self.stored).await;
     }
 
     /// Which key the last token came from.
@@ -82,6 +109,9 @@ impl Supply {
         } else {
             self.stored.recall().await
         };
+        if let Ok(found) = &found {
+            self.held = Some(found.clone());
+        }
         let secret = self.choose(found.as_ref().map(|found| &found.value), reason);
         let Some(secret) = secret else {
             return Err(found.err().map_or(MintError::Timeout, MintError::Store));
@@ -108,13 +138,12 @@ impl Supply {
         {
             return Err(self.turn_down(secret, status));
         }
-        if self.passed_over.as_ref() == Some(&secret) {
+        if self.is_rejected(&secret) {
             // It works by now.
-            self.passed_over = None;
-            self.rejected_with = None;
+            self.rejected = None;
         }
         if minted.is_next_secret {
-            self.keep(found, &minted.value).await;
+            self.keep(&minted.value).await;
         } else {
             self.accepted = Some(secret);
         }
@@ -131,18 +160,26 @@ impl Supply {
             // A store that is down takes nothing away from who can go on without it.
             return self.accepted.clone().filter(|_| self.source.asks_an_issuer());
         };
-        if self.passed_over.as_ref() != Some(found) {
-            self.passed_over = None;
-            self.rejected_with = None;
-            return Some(found.clone());
+        if self.is_rejected(found) {
+            // The API rejects the one in use: by now the stored one may be the better of the two. Or
+            // an operator thinks so.
+            let is_worth_a_try = match reason {
+                Reason::Rejected => self.source.gives_the_secret(),
+                Reason::Asked => true,
+                Reason::Initial | Reason::Scheduled | Reason::Retry | Reason::Changed => false,
+            };
+            return if is_worth_a_try { Some(found.clone()) } else { self.accepted.clone() };
         }
-        // The API rejects the one in use: by now the stored one may be the better of the two. Or an
-        // operator thinks so.
-        let is_rejected = reason == Reason::Rejected && self.source.gives_the_secret();
-        if self.rejected_with.is_some() && (is_rejected || reason == Reason::Asked) {
-            return Some(found.clone());
+        if self.write_back.outdated().is_some_and(|outdated| outdated.value == *found) {
+            return self.accepted.clone();
         }
-        self.accepted.clone()
+        self.rejected = None;
+        self.write_back.give_up();
+        Some(found.clone())
+    }
+
+    fn is_rejected(&self, secret: &SecretValue) -> bool {
+        self.rejected.as_ref().is_some_and(|rejected| rejected.secret == *secret)
     }
 
     fn turn_down(&mut self, secret: SecretValue, status: u16) -> MintError {
@@ -152,30 +189,19 @@ impl Supply {
             status,
             "the changed secret was rejected and is not used; the one before it stays in use"
         );
-        self.passed_over = Some(secret);
-        self.rejected_with = Some(status);
+        self.rejected = Some(Rejected { secret, status });
         MintError::RejectedSecret { status }
     }
 
-    /// Has a renewed token in the place of the one that it came from, also in the store if that can
+    /// Has a renewed secret in the place of the one that it came from, also in the store if that can
     /// be written to.
-    async fn keep(&mut self, found: Result<SecretVersion, StoreError>, renewed: &SecretValue) {
+    async fn keep(&mut self, renewed: &SecretValue) {
         self.accepted = Some(renewed.clone());
         // What was rejected is the operator's; it is not ours to write over.
-        let Some(old) = found.ok().filter(|_| self.rejected_with.is_none()) else { return };
-        let old = Claim::by_version(old);
-        match self.stored.replace(&old, renewed).await {
-            Ok(()) => self.passed_over = None,
-            // What somebody else put there is used next.
-            Err(StoreError::Conflict { .. }) => {}
-            Err(error) => {
-                tracing::warn!(
-                    credential = %self.credential,
-                    cause = error_chain(&error),
-                    "a renewed token is in use and cannot be written back: a restart will not find it"
-                );
-                self.passed_over = Some(old.held.value);
-            }
+        if self.rejected.is_none()
+            && let Some(held) = self.held.clone()
+        {
+            self.write_back.put(&self.stored, Claim::by_version(held), renewed).await;
         }
     }
 }
@@ -208,7 +234,15 @@ mod tests {
     #[derive(Debug)]
     struct One {
         text: Mutex<Option<String>>,
-        is_writable: bool,
+        writes: Mutex<Writes>,
+    }
+
+    /// What becomes of a write.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Writes {
+        Work,
+        Fail,
+        Never,
     }
 
     #[async_trait]
@@ -226,11 +260,18 @@ mod tests {
             claim: &Claim,
             new: &SecretValue,
         ) -> Result<SecretVersion, StoreError> {
-            if !self.is_writable {
-                return Err(StoreError::ReadOnly { at: at.clone() });
+            match *self.writes.lock() {
+                Writes::Work => {}
+                Writes::Fail => {
+                    let source = std::io::ErrorKind::StorageFull.into();
+                    return Err(StoreError::Unwritable { at: at.clone(), source });
+                }
+                Writes::Never => return Err(StoreError::ReadOnly { at: at.clone() }),
             }
             let mut text = self.text.lock();
-            assert_eq!(text.as_deref(), claim.held.value.expose_str());
+            if text.as_deref() != claim.held.value.expose_str() {
+                return Err(StoreError::Conflict { at: at.clone() });
+            }
             *text = new.expose_str().map(str::to_owned);
             Ok(SecretVersion { value: new.clone(), version: None })
         }
@@ -278,9 +319,10 @@ mod tests {
 
     impl Bench {
         /// With an API that rejects what begins with `bad`.
-        async fn new(fake: Fake, is_writable: bool) -> Self {
+        async fn new(fake: Fake, writes: Writes) -> Self {
             crate::tls::install_provider();
-            let store = Arc::new(One { text: Mutex::new(Some("one".to_owned())), is_writable });
+            let text = Mutex::new(Some("one".to_owned()));
+            let store = Arc::new(One { text, writes: Mutex::new(writes) });
             let (secrets, _watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
             let verify = async |headers: HeaderMap| {
                 let token = headers["authorization"].to_str().unwrap();
@@ -323,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn a_rejected_secret_never_replaces_one_that_works() {
         for (fake, bad) in [(Fake::Key, "bad"), (Fake::Issuer, "bad"), (Fake::Issuer, "no")] {
-            let mut bench = Bench::new(fake, false).await;
+            let mut bench = Bench::new(fake, Writes::Never).await;
             bench.store(Some(bad));
             bench.check(Reason::Changed, Err("rejected_secret")).await;
             bench.check(Reason::Retry, Ok("one")).await;
@@ -344,7 +386,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rejected_secret_is_tried_again_when_an_operator_asks() {
-        let mut bench = Bench::new(Fake::Issuer, false).await;
+        let mut bench = Bench::new(Fake::Issuer, Writes::Never).await;
         bench.store(Some("bad"));
         bench.check(Reason::Changed, Err("rejected_secret")).await;
         bench.check(Reason::Scheduled, Ok("one")).await;
@@ -358,7 +400,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_plain_no_rejects() {
-        let mut bench = Bench::new(Fake::Key, false).await;
+        let mut bench = Bench::new(Fake::Key, Writes::Never).await;
         bench._tasks.shutdown().await;
         bench.store(Some("bad"));
         bench.check(Reason::Changed, Ok("bad")).await;
@@ -367,7 +409,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_is_down_takes_nothing_from_who_can_go_on() {
         for (fake, want) in [(Fake::Key, Err("missing")), (Fake::Issuer, Ok("one"))] {
-            let mut bench = Bench::new(fake, false).await;
+            let mut bench = Bench::new(fake, Writes::Never).await;
             bench.store(None);
             bench.check(Reason::Scheduled, want).await;
         }
@@ -375,21 +417,45 @@ mod tests {
 
     #[tokio::test]
     async fn a_renewed_token_is_the_next_secret_whether_or_not_it_can_be_written() {
-        for is_writable in [true, false] {
-            let mut bench = Bench::new(Fake::Session, is_writable).await;
+        for writes in [Writes::Work, Writes::Fail, Writes::Never] {
+            let mut bench = Bench::new(Fake::Session, writes).await;
             bench.check(Reason::Scheduled, Ok("one+")).await;
             bench.check(Reason::Scheduled, Ok("one++")).await;
             let kept = bench.store.text.lock().clone();
-            assert_eq!(kept.as_deref(), Some(if is_writable { "one++" } else { "one" }));
+            let is_kept = writes == Writes::Work;
+            assert_eq!(kept.as_deref(), Some(if is_kept { "one++" } else { "one" }));
+            assert_eq!(bench.supply.is_unpersisted(), !is_kept);
+            assert_eq!(bench.supply.write_due().is_some(), writes == Writes::Fail);
             bench.store(Some("other"));
             bench.check(Reason::Changed, Ok("other")).await;
+            assert!(!bench.supply.is_unpersisted(), "what somebody else put there stays");
             bench.check(Reason::Scheduled, Ok("other+")).await;
         }
     }
 
     #[tokio::test]
+    async fn a_write_that_failed_is_made_later_whatever_the_store_did_meanwhile() {
+        // The store is well again; it was down at the renewal; the write came through after all.
+        for case in 0..3 {
+            let mut bench = Bench::new(Fake::Session, Writes::Fail).await;
+            if case == 1 {
+                bench.store(None);
+            }
+            bench.check(Reason::Scheduled, Ok("one+")).await;
+            assert!(bench.supply.write_due().is_some());
+            bench.store(Some(if case == 2 { "one+" } else { "one" }));
+            *bench.store.writes.lock() = Writes::Work;
+            bench.supply.write().await;
+            assert_eq!(bench.store.text.lock().as_deref(), Some("one+"), "{case}");
+            assert!(!bench.supply.is_unpersisted());
+            bench.check(Reason::Scheduled, Ok("one++")).await;
+            assert_eq!(bench.store.text.lock().as_deref(), Some("one++"), "{case}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_rejected_session_token_is_not_written_over() {
-        let mut bench = Bench::new(Fake::Session, true).await;
+        let mut bench = Bench::new(Fake::Session, Writes::Work).await;
         bench.store(Some("bad"));
         bench.check(Reason::Changed, Err("rejected_secret")).await;
         bench.check(Reason::Retry, Ok("one+")).await;

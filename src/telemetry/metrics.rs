@@ -37,6 +37,8 @@ pub struct Metrics {
     pub credential_expiry: GaugeVec,
     /// 1 while an operator has paused the credential, by `credential`.
     pub credential_paused: IntGaugeVec,
+    /// 1 while a renewed secret is in use and not in its store yet, by `credential`.
+    pub credential_unpersisted: IntGaugeVec,
     /// How many different tokens there have been, by `credential`.
     pub credential_generation: IntGaugeVec,
     /// Tries to get a token, by `credential`, `outcome`, `reason`.
@@ -92,7 +94,6 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         let request = ["tenant", "credential", "method", "status"];
-        let refresh = ["credential", "outcome", "reason"];
         Ok(Self {
             requests: family.counters("requests_total", "Calls answered", &request)?,
             request_duration: family.histograms(
@@ -112,12 +113,9 @@ impl Metrics {
             )?,
             credential_expiry: family.credential_expiry()?,
             credential_paused: family.credential_paused()?,
+            credential_unpersisted: family.credential_unpersisted()?,
             credential_generation: family.credential_generation()?,
-            credential_refreshes: family.counters(
-                "credential_refreshes_total",
-                "Tries to get a token",
-                &refresh,
-            )?,
+            credential_refreshes: family.credential_refreshes()?,
             store_up: family.gauges("store_up", "Whether the last read worked", &["store"])?,
             store_reads: family.counters("store_reads_total", "Reads", &["store", "outcome"])?,
             store_writes: family.counters("store_writes_total", "Writes", &["store", "outcome"])?,
@@ -152,6 +150,7 @@ impl Metrics {
         }
         drop(self.credential_expiry.remove_label_values(&[name]));
         drop(self.credential_paused.remove_label_values(&[name]));
+        drop(self.credential_unpersisted.remove_label_values(&[name]));
         drop(self.credential_generation.remove_label_values(&[name]));
     }
 
@@ -220,6 +219,16 @@ impl Families {
         let help = "When the token in use expires, 0 where it does not";
         let opts = opts("credential_expiry_timestamp_seconds", help);
         self.add(GaugeVec::new(opts, &["credential"])?)
+    }
+
+    fn credential_unpersisted(&self) -> Result<IntGaugeVec, prometheus::Error> {
+        let help = "1 while a renewed secret is in use and not in its store yet";
+        self.gauges("credential_unpersisted", help, &["credential"])
+    }
+
+    fn credential_refreshes(&self) -> Result<IntCounterVec, prometheus::Error> {
+        let labels = ["credential", "outcome", "reason"];
+        self.counters("credential_refreshes_total", "Tries to get a token", &labels)
     }
 
     fn credential_paused(&self) -> Result<IntGaugeVec, prometheus::Error> {

@@ -2,7 +2,7 @@
 //! work never replaces one that does.
 
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::support::{CANARY, Callers, Rig};
+use crate::support::{Builder, CANARY, Callers, Rig};
 
 /// The way in which a key gets into its file.
 type Replace = fn(&Path, &str);
@@ -178,10 +178,9 @@ async fn a_changed_client_secret_is_used_at_once_and_a_wrong_one_not_at_all() {
     rig.finish().await;
 }
 
-#[tokio::test]
-async fn a_session_token_is_renewed_and_found_again_after_a_restart() {
-    let life = Duration::from_secs(60);
-    let builder = Rig::builder().await.token_life(life);
+/// A session token with six seconds left, which DataPulse takes.
+async fn with_session(builder: Builder) -> (Rig, PathBuf, String) {
+    let builder = builder.token_life(Duration::from_secs(60));
     let file = builder.dir().join("session");
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let claims = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"exp\": {}}}", now + 6));
@@ -191,12 +190,21 @@ async fn a_session_token_is_renewed_and_found_again_after_a_restart() {
         "credentials: [{{name: console, level: read_only, session_token: {{token: 'file:{}'}}}}]",
         file.display()
     );
-    let mut rig = builder.config(&config).start().await;
+    let rig = builder.config(&config).start().await;
     rig.emulator.accept("person", &first);
+    (rig, file, first)
+}
+
+fn content(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_session_token_is_renewed_and_found_again_after_a_restart() {
+    let (mut rig, file, first) = with_session(Rig::builder().await).await;
     let callers = Callers::start(&rig, "/v1/datasets");
     rig.emulator.uses("person/1").await;
-    let renewed = std::fs::read_to_string(&file).unwrap();
-    assert_ne!(renewed.trim(), first);
+    assert_ne!(content(&file), first);
     assert_eq!(mode(&file), 0o600);
     assert_eq!(callers.stop().await.1, 0);
     // The first one is dead by now, and nobody has to log in again.
@@ -207,6 +215,53 @@ async fn a_session_token_is_renewed_and_found_again_after_a_restart() {
     assert_eq!(rig.emulator.used("person/1"), before + 1);
     assert_eq!(rig.emulator.anonymous(), 0);
     rig.finish().await;
+}
+
+/// No byte can be written to any file: for the process it is as if the disk were full.
+const FULL_DISK: &str = "trap '' XFSZ; ulimit -S -f 0";
+
+fn make_room(rig: &Rig) {
+    let id = rig.sidecar.id().to_string();
+    let mut command = std::process::Command::new("prlimit");
+    let made = command.args(["--pid", &id, "--fsize=unlimited"]).status();
+    assert!(made.expect("prlimit runs").success());
+}
+
+const UNPERSISTED: &str = "datapulse_sidecar_credential_unpersisted{credential=\"console\"}";
+
+#[tokio::test]
+async fn a_renewed_token_that_cannot_be_written_is_used_and_written_once_that_works() {
+    let (rig, file, first) = with_session(Rig::builder().await.shell(FULL_DISK)).await;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    rig.emulator.uses("person/1").await;
+    rig.metric(&format!("{UNPERSISTED} 1")).await;
+    assert_eq!(content(&file), first);
+    assert!(rig.status(&[]).await.contains("cannot be written back"));
+    let failed = r#"store_writes_total{outcome="unwritable",store="file"}"#;
+    assert!(rig.series(failed).await >= 1.0);
+    make_room(&rig);
+    rig.metric(&format!("{UNPERSISTED} 0")).await;
+    assert_ne!(content(&file), first);
+    assert_eq!(callers.stop().await.1, 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn the_end_waits_for_a_last_write_and_says_what_is_lost() {
+    for is_lost in [false, true] {
+        let (mut rig, file, first) = with_session(Rig::builder().await.shell(FULL_DISK)).await;
+        rig.log("cannot be written back").await;
+        if !is_lost {
+            make_room(&rig);
+        }
+        rig.sidecar.signal("TERM").await;
+        assert_eq!(rig.sidecar.ended().await.code(), Some(0));
+        assert_eq!(content(&file) == first, is_lost);
+        let lines = rig.sidecar.stderr.lines();
+        let is_told =
+            lines.iter().any(|line| line.contains("could not be written back and is lost"));
+        assert_eq!(is_told, is_lost);
+    }
 }
 
 fn mode(file: &Path) -> u32 {

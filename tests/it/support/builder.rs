@@ -19,6 +19,8 @@ pub(crate) struct Builder {
     config: Value,
     wait_for_start: bool,
     env: Vec<(String, String)>,
+    /// What a shell does before it becomes the sidecar.
+    shell: Option<String>,
 }
 
 /// DataPulse and a configuration for it.
@@ -58,7 +60,7 @@ impl Builder {
             "admin": {"listen": "127.0.0.1:0"},
             "log": {"level": "trace", "format": "json", "audit": "stdout"},
         });
-        Self { emulator, dir, config, wait_for_start: true, env: Vec::new() }
+        Self { emulator, dir, config, wait_for_start: true, env: Vec::new(), shell: None }
     }
 
     /// Where certificates and the like may be put.
@@ -101,6 +103,12 @@ impl Builder {
     /// Sets a variable of the sidecar's environment.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The sidecar begins as a shell that first does this: limits, redirections, signals.
+    pub(crate) fn shell(mut self, script: &str) -> Self {
+        self.shell = Some(script.replace("${DIR}", &self.dir.path().display().to_string()));
         self
     }
 
@@ -149,11 +157,12 @@ impl Builder {
     }
 
     pub(crate) async fn start(mut self) -> Rig {
-        let env = std::mem::take(&mut self.env);
+        let (env, shell) = (std::mem::take(&mut self.env), self.shell.take());
         let wait_for_start = self.wait_for_start;
         let json = self.config.clone();
         let Stage { emulator, dir, config, _tasks } = self.stage();
-        let Started { sidecar, address, health, admin } = Started::from(&config, &env).await;
+        let Started { sidecar, address, health, admin } =
+            Started::from(&config, &env, shell.as_deref()).await;
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -188,8 +197,12 @@ pub(super) struct Started {
 }
 
 impl Started {
-    pub(super) async fn from(config: &str, env: &[(String, String)]) -> Self {
-        let sidecar = Process::sidecar_in(&["run", "--config", config], env);
+    pub(super) async fn from(config: &str, env: &[(String, String)], shell: Option<&str>) -> Self {
+        let args = ["run", "--config", config];
+        let sidecar = match shell {
+            Some(script) => Process::sidecar_after(script, &args),
+            None => Process::sidecar_in(&args, env),
+        };
         let line = sidecar.stderr.line(|line| line.contains("apps can call")).await;
         let address: SocketAddr = field(&line, "address");
         let line = sidecar.stderr.line(|line| line.contains("health and metrics")).await;

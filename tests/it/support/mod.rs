@@ -252,7 +252,7 @@ impl Rig {
 
     async fn start_again(&mut self) {
         let config = self.config_file();
-        let started = Started::from(config.to_str().expect("UTF-8"), &[]).await;
+        let started = Started::from(config.to_str().expect("UTF-8"), &[], None).await;
         self.sidecar = started.sidecar;
         (self.address, self.health, self.admin) = (started.address, started.health, started.admin);
         self.log("each required credential is usable").await;

@@ -71,6 +71,14 @@ impl Process {
         Self::start(command)
     }
 
+    /// As [`Self::sidecar`], by a shell that does `script` first and then becomes the sidecar.
+    pub(crate) fn sidecar_after(script: &str, args: &[&str]) -> Self {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_datapulse-sidecar")).args(args);
+        Self::start(command)
+    }
+
     /// Starts any command.
     pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
