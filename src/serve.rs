@@ -3,7 +3,13 @@
 //! It exists because `axum::serve` has no time limit for a request's head and no limit of
 //! connections. It must never carry an app's calls to DataPulse: those are the proxy's.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -13,15 +19,19 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
+    time::{Sleep, sleep},
 };
 
 use crate::backoff::Backoff;
 
 const MAX_HEADERS: usize = 100;
 const MAX_BUFFER: usize = 32 * 1024;
+/// A client that takes nothing of an answer for this long is given up.
+const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// What one server spends on its clients.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +67,8 @@ pub async fn serve(
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let service = TowerToHyperService::new(app.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection =
+            graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream)), service));
         tasks.spawn(async move {
             log_end(connection.await);
             drop(place);
@@ -81,7 +92,7 @@ async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> TcpStream {
             Err(error) => {
                 // Out of file descriptors, mostly: trying again at once would only burn a core.
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(backoff.next_wait()).await;
+                sleep(backoff.next_wait()).await;
             }
         }
     }
@@ -90,6 +101,52 @@ async fn accept(listener: &TcpListener, backoff: &mut Backoff) -> TcpStream {
 fn log_end(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// A client's socket; hyper has no time limit for writing an answer.
+struct Patient {
+    stream: TcpStream,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    const fn new(stream: TcpStream) -> Self {
+        Self { stream, stalled: None }
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, buf) {
+            self.stalled = None;
+            return Poll::Ready(written);
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -137,6 +194,7 @@ mod tests {
                 "through"
             }),
         );
+        let app = app.route("/large", get(|| async { vec![0_u8; 64 * 1024 * 1024] }));
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, app, Limits { connections, head_timeout, drain }, stopped));
         Server { address, stop, tasks, entered, go }
@@ -193,6 +251,23 @@ mod tests {
         server.go.notify_one();
         assert!(rest(held).await.ends_with("through"));
         server.tasks.join_next().await.unwrap().unwrap();
+    }
+
+    /// More than all buffers on the way hold.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_given_up_and_its_place_comes_back() {
+        let server = start(1, LONG, LONG).await;
+        let request = "GET /large HTTP/1.1\r\nHost: x\r\n\r\n";
+        let stuck = send(server.address, request).await;
+        loop {
+            let next =
+                send(server.address, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            if rest(next.await).await.ends_with("ok") {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        drop(stuck);
     }
 
     #[tokio::test]

@@ -12,3 +12,6 @@ mod reload;
 
 pub use build::{Ports, Sidecar, StartError};
 pub use run::{Ended, Shutdown};
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,8 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
 
 async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> {
     // The configuration stays as it is for the life of one program.
-    let Prepared { mut config, watch: _, metrics, hardened, dropped, levels: _ } = prepared;
+    let Prepared { mut config, watch: _, metrics, hardened, open_files, dropped, levels: _ } =
+        prepared;
     let signals = PassedOn::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
@@ -101,7 +102,10 @@ async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> 
         signal = signals.next() => return Ok(code_of_signal(signal as i32)),
         () = started => {}
     }
-    let mut child = start(command, address, &secrets, &hardened)?;
+    let mut program = program(command)?;
+    hardened.spare(&mut program);
+    open_files.spare(&mut program);
+    let mut child = start(program, address, &secrets)?;
     let status = tokio::select! {
         _ = &mut running => {
             end(&mut child).await;
@@ -135,33 +139,31 @@ fn secret_variables(config: &Config) -> Vec<String> {
     names.collect()
 }
 
-fn start(
-    command: &[OsString],
-    address: SocketAddr,
-    secrets: &[String],
-    hardened: &os::Hardened,
-) -> Result<Child, Failure> {
+fn program(command: &[OsString]) -> Result<Command, Failure> {
     let (program, args) =
         command.split_first().ok_or_else(|| Failure::unusable("name a program after `--`"))?;
-    let mut command = Command::new(program);
-    command.args(args).kill_on_drop(true);
+    let mut program = Command::new(program);
+    program.args(args).kill_on_drop(true);
+    Ok(program)
+}
+
+fn start(mut program: Command, address: SocketAddr, secrets: &[String]) -> Result<Child, Failure> {
     for name in secrets {
-        command.env_remove(name);
+        program.env_remove(name);
     }
-    command.env("DATAPULSE_BASE_URL", format!("http://{address}"));
-    command.env("DATAPULSE_API_KEY", PLACEHOLDER);
+    program.env("DATAPULSE_BASE_URL", format!("http://{address}"));
+    program.env("DATAPULSE_API_KEY", PLACEHOLDER);
     // A client that uses a proxy would look for our address from there.
     for name in ["NO_PROXY", "no_proxy"] {
         let others = environment(name).filter(|others| !others.is_empty());
         let all = others.map_or_else(String::new, |others| others + ",") + "127.0.0.1";
-        command.env(name, all);
+        program.env(name, all);
     }
-    hardened.spare(&mut command);
-    os::end_with_this_process(&mut command);
-    command.spawn().map_err(|error| {
+    os::end_with_this_process(&mut program);
+    program.spawn().map_err(|error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
         let code = if missing { NOT_FOUND } else { NOT_STARTED };
-        let program = program.to_string_lossy();
+        let program = program.as_std().get_program().to_string_lossy();
         Failure { code, text: format!("cannot start {program}: {error}") }
     })
 }

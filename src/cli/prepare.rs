@@ -7,7 +7,7 @@ use super::{Failure, load};
 use crate::clock;
 use crate::config::Config;
 use crate::config::watch::ConfigWatch;
-use crate::os::{self, Hardened};
+use crate::os::{self, Hardened, OpenFiles};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{DroppedLines, LevelSwitch, Logging};
 
@@ -31,6 +31,7 @@ pub(super) struct Prepared {
     pub(super) watch: ConfigWatch,
     pub(super) metrics: Metrics,
     pub(super) hardened: Hardened,
+    pub(super) open_files: OpenFiles,
     pub(super) dropped: DroppedLines,
     pub(super) levels: LevelSwitch,
 }
@@ -42,7 +43,7 @@ pub(super) fn prepare(
     path: &Path,
     adapt: impl FnOnce(&mut Config) -> Result<(), Failure>,
 ) -> Result<(Prepared, Logging), Failure> {
-    let hardened = os::harden();
+    let (hardened, open_files) = (os::harden(), os::raise_open_files());
     let (mut config, warnings, watch) = load(path)?;
     adapt(&mut config)?;
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
@@ -66,7 +67,7 @@ pub(super) fn prepare(
         tracing::warn!(variables = ignored.join(" "), "the sidecar ignores variables that are set");
     }
     let (dropped, levels) = (logging.dropped_lines(), logging.level_switch());
-    Ok((Prepared { config, watch, metrics, hardened, dropped, levels }, logging))
+    Ok((Prepared { config, watch, metrics, hardened, open_files, dropped, levels }, logging))
 }
 
 /// The variables that are set, that the like of us heeds, and that we do not.

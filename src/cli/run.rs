@@ -26,8 +26,8 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(prepared: Prepared) -> Result<Ended, Failure> {
-    let Prepared { config, watch, metrics, hardened: _, dropped, levels } = prepared;
-    let signals = Signals::listen().and_then(Signals::with_reload);
+    let Prepared { config, watch, metrics, hardened: _, open_files: _, dropped, levels } = prepared;
+    let signals = Signals::listen().and_then(Signals::of_a_server);
     let signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
     let reload = watch.asked();

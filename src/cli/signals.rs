@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT, turned into the two steps of a shutdown; SIGHUP into a reload.
+//! SIGTERM and SIGINT, turned into the two steps of a shutdown; SIGHUP into a reload; and what else a
+//! process may be sent.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -11,14 +12,26 @@ use crate::os;
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Where there is none, SIGHUP ends the process.
-    hangup: Option<Signal>,
+    /// Where there are none, each of them does what it does to any process: end it.
+    more: Option<MoreSignals>,
+}
+
+/// What else a server is told by.
+#[derive(Debug)]
+struct MoreSignals {
+    hangup: Signal,
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
 }
 
 /// What a signal says.
 enum Told {
     Reload,
     Stop,
+    StopNow,
+    /// Nothing that concerns us.
+    Else(&'static str),
 }
 
 impl Signals {
@@ -28,16 +41,23 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: None,
+            more: None,
         })
     }
 
-    /// SIGHUP asks for a reload.
+    /// SIGHUP asks for a reload, SIGQUIT for the end; a tool that sends SIGUSR1 or SIGUSR2 to all
+    /// servers alike does no harm.
     ///
     /// # Errors
     /// As [`Self::listen`].
-    pub(super) fn with_reload(self) -> std::io::Result<Self> {
-        Ok(Self { hangup: Some(signal(SignalKind::hangup())?), ..self })
+    pub(super) fn of_a_server(self) -> std::io::Result<Self> {
+        let more = MoreSignals {
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        };
+        Ok(Self { more: Some(more), ..self })
     }
 
     /// The next SIGTERM or SIGINT.
@@ -51,20 +71,31 @@ impl Signals {
     /// The first asks for draining, the second for the end; SIGHUP asks `reload` before and between.
     pub(super) async fn drive(mut self, step: watch::Sender<Shutdown>, reload: &Notify) {
         for next in [Shutdown::Drain, Shutdown::Now] {
-            while let Told::Reload = self.told().await {
-                reload.notify_one();
+            loop {
+                match self.told().await {
+                    Told::Reload => reload.notify_one(),
+                    Told::Else(signal) => tracing::info!(signal, "ignored: it asks for nothing"),
+                    Told::Stop => break,
+                    Told::StopNow => {
+                        step.send_replace(Shutdown::Now);
+                        return;
+                    }
+                }
             }
             step.send_replace(next);
         }
     }
 
     async fn told(&mut self) -> Told {
-        let Some(hangup) = &mut self.hangup else {
+        let Some(more) = &mut self.more else {
             self.next().await;
             return Told::Stop;
         };
         tokio::select! {
-            _ = hangup.recv() => Told::Reload,
+            _ = more.hangup.recv() => Told::Reload,
+            _ = more.quit.recv() => Told::StopNow,
+            _ = more.user1.recv() => Told::Else("SIGUSR1"),
+            _ = more.user2.recv() => Told::Else("SIGUSR2"),
             _ = self.terminate.recv() => Told::Stop,
             _ = self.interrupt.recv() => Told::Stop,
         }

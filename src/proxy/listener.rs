@@ -20,10 +20,15 @@ use super::socket::CallerSocket;
 use super::stream::CallerStream;
 use super::{Live, Sidecar, front_door, observe};
 use crate::config::model::{Config, FrontDoor};
+use crate::os;
 use crate::telemetry::{Metrics, trace};
 
 /// How long a refused connection may take to read its answer.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Files that are kept for everything but calls: probes and operators, stores and issuers, our own.
+const FILES_KEPT: u64 = 160;
+/// Connections that are taken however few files may be open.
+const CONNECTIONS_MIN: usize = 8;
 /// The pause after a failed accept (no file descriptor is free, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,7 +45,15 @@ pub async fn accept(
     let mut proxy = HttpProxy::new(sidecar, server);
     proxy.handle_init_modules();
     let refusals = refusals(&live, &metrics);
-    let accepting = Accepting { proxy: Arc::new(proxy), live, refusals, metrics, stop };
+    let room = room(os::open_files_max());
+    if room < live.load().config.front_door.max_connections {
+        tracing::warn!(
+            connections = room,
+            "the limit of open files (ulimit -n) leaves room for fewer connections than \
+             front_door.max_connections"
+        );
+    }
+    let accepting = Accepting { proxy: Arc::new(proxy), live, refusals, metrics, stop, room };
     accepting.run(listeners).await;
 }
 
@@ -51,10 +64,18 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(config: &Config) -> Self {
+    /// `most`: what the system leaves room for.
+    fn of(config: &Config, most: usize) -> Self {
         let FrontDoor { max_connections, header_timeout, .. } = config.front_door;
-        Self { connections: max_connections, head_timeout: header_timeout }
+        Self { connections: max_connections.min(most), head_timeout: header_timeout }
     }
+}
+
+/// How many connections the limit of open files leaves room for: each may need one more, to the
+/// upstream.
+fn room(open_files_max: Option<u64>) -> usize {
+    let Some(all) = open_files_max else { return usize::MAX };
+    usize::try_from(all.saturating_sub(FILES_KEPT) / 2).unwrap_or(usize::MAX).max(CONNECTIONS_MIN)
 }
 
 struct Accepting {
@@ -64,6 +85,8 @@ struct Accepting {
     refusals: Vec<Refusals>,
     metrics: Metrics,
     stop: watch::Receiver<bool>,
+    /// Connections that there are files for.
+    room: usize,
 }
 
 /// For each listener, what answers in the place of pingora, whose own refusals say nothing.
@@ -120,7 +143,7 @@ impl Accepting {
 
     fn begin(&self, accepted: Accepted, connections: &mut JoinSet<()>) {
         let Accepted { listener, stream, uid } = accepted;
-        let limits = Limits::of(&self.live.load().config);
+        let limits = Limits::of(&self.live.load().config, self.room);
         if connections.len() >= limits.connections {
             self.metrics.rejected.with_label_values(&[Rejection::TooManyConnections.code()]).inc();
             // A few goodbyes at once at most: beyond that the connection is just closed.
@@ -180,4 +203,23 @@ async fn say_goodbye(mut stream: CallerSocket) {
     };
     // Whether the caller reads it is its own matter.
     drop(tokio::time::timeout(GOODBYE, write).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_everything_else() {
+        for (files, want) in [
+            (None, usize::MAX),
+            (Some(1_048_576), 524_208),
+            (Some(1024), 432),
+            (Some(256), 48),
+            (Some(64), 8),
+            (Some(0), 8),
+        ] {
+            assert_eq!(room(files), want, "{files:?}");
+        }
+    }
 }

@@ -37,7 +37,7 @@ use http::{HeaderValue, Version};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use pingora::{BError, Error, ErrorType, Result};
 use tokio::time::Instant;
 
@@ -140,7 +140,7 @@ impl ProxyHttp for Sidecar {
         call.body.rewind();
         let turn = unless_gone(session, admit::wait_for_turn(call)).await;
         turn.ok_or_else(stream::gone)?.or_else(|rejection| respond::fail(call, rejection))?;
-        let Some(address) =
+        let Some(target) =
             self.addresses.next(call.deadline.min(Instant::now() + RESOLVE_WAIT)).await
         else {
             return respond::fail(call, Rejection::UpstreamUnreachable);
@@ -149,7 +149,7 @@ impl ProxyHttp for Sidecar {
         if remaining.is_zero() {
             return respond::fail(call, Rejection::UpstreamTimeout);
         }
-        Ok(Box::new(upstream::peer(&call.snapshot.config.upstream, address, remaining)))
+        Ok(Box::new(upstream::peer(&call.snapshot.config.upstream, target, remaining)))
     }
 
     async fn upstream_request_filter(
@@ -173,6 +173,8 @@ impl ProxyHttp for Sidecar {
         };
         inject::inject(request, &injection)?;
         call.token = Some(token);
+        #[cfg(test)]
+        assert!(!request.headers.contains_key("x-panic"), "a test asked for it");
         Ok(())
     }
 
@@ -244,10 +246,13 @@ impl ProxyHttp for Sidecar {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         call: &mut Call,
         error: BError,
     ) -> BError {
+        if let Some(address) = peer.address().as_inet() {
+            self.addresses.set_aside(*address);
+        }
         self.after_no_connection(call, error)
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
@@ -23,6 +24,10 @@ use crate::telemetry::Metrics;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 /// One look-up may take this long.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// While there is another address, one has this long to take a connection (RFC 8305 section 5).
+const ALTERNATIVE_AFTER: Duration = Duration::from_millis(250);
+/// An address that took no connection is not tried for this long while there is another one.
+const ASIDE_FOR: Duration = Duration::from_secs(30);
 /// Streams at once on one HTTP/2 connection; pingora's default is 1.
 const H2_STREAMS_MAX: usize = 100;
 
@@ -39,13 +44,24 @@ pub struct Resolver {
 pub struct Addresses {
     found: watch::Receiver<Arc<[SocketAddr]>>,
     next: Arc<AtomicUsize>,
+    /// Those that took no connection, and until when they are left alone.
+    aside: Arc<Mutex<Vec<(SocketAddr, Instant)>>>,
+}
+
+/// Where an attempt connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether another one may do if this one does not.
+    pub has_alternative: bool,
 }
 
 /// A resolver and the handle that reads what it finds.
 #[must_use]
 pub fn resolver(origin: Origin, metrics: Metrics) -> (Resolver, Addresses) {
     let (found, receiver) = watch::channel(Arc::from([]));
-    let addresses = Addresses { found: receiver, next: Arc::default() };
+    let addresses = Addresses { found: receiver, next: Arc::default(), aside: Arc::default() };
     (Resolver { origin, found, metrics }, addresses)
 }
 
@@ -113,13 +129,32 @@ impl Resolver {
 }
 
 impl Addresses {
-    /// The next address in turn, waiting for a first look-up at most until `deadline`.
-    pub async fn next(&self, deadline: Instant) -> Option<SocketAddr> {
+    /// The next address in turn, waiting for a first look-up at most until `deadline`. Those that
+    /// took no connection lately are passed over, unless it is all of them.
+    pub async fn next(&self, deadline: Instant) -> Option<Target> {
         let mut found = self.found.clone();
         let first = found.wait_for(|known| !known.is_empty());
-        let known = tokio::time::timeout_at(deadline, first).await.ok()?.ok()?;
+        let known = Arc::clone(&*tokio::time::timeout_at(deadline, first).await.ok()?.ok()?);
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        known.get(turn.checked_rem(known.len())?).copied()
+        let aside = {
+            let mut aside = self.aside.lock();
+            let now = Instant::now();
+            aside.retain(|(_, until)| now < *until);
+            aside.clone()
+        };
+        let is_aside = |address: &SocketAddr| aside.iter().any(|(one, _)| one == address);
+        let good = known.iter().filter(|address| !is_aside(address)).count();
+        let turns = known.iter().cycle().skip(turn.checked_rem(known.len())?);
+        let address = *turns.take(known.len()).find(|address| good == 0 || !is_aside(address))?;
+        Some(Target { address, has_alternative: good > 1 })
+    }
+
+    /// It took no connection.
+    pub fn set_aside(&self, address: SocketAddr) {
+        let mut aside = self.aside.lock();
+        aside.retain(|(one, _)| *one != address);
+        // Bounded: only known addresses are tried, and look-ups give few.
+        aside.push((address, Instant::now() + ASIDE_FOR));
     }
 
     /// How many addresses are known.
@@ -143,7 +178,8 @@ fn is_metadata_service(ip: IpAddr) -> bool {
 /// take that long; between two pieces of a body, `idle_timeout`. pingora has one number for both, so
 /// it is the larger one, and the call's own deadline is kept by `connection.rs`.
 #[must_use]
-pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Duration) -> HttpPeer {
+pub fn peer(upstream: &Upstream, target: Target, remaining: Duration) -> HttpPeer {
+    let Target { address, has_alternative } = target;
     let origin = &upstream.origin;
     let sni = if origin.tls { origin.host.clone() } else { String::new() };
     let mut peer = HttpPeer::new(address, origin.tls, sni);
@@ -151,7 +187,8 @@ pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Duration) -> Ht
     peer.group_key = u64::try_from(clock::asleep().as_millis()).unwrap_or(u64::MAX);
     let options = &mut peer.options;
     let connect = upstream.connect_timeout.min(remaining);
-    options.connection_timeout = Some(connect);
+    let sooner = if has_alternative { ALTERNATIVE_AFTER } else { connect };
+    options.connection_timeout = Some(connect.min(sooner));
     options.total_connection_timeout = Some(connect);
     options.read_timeout = Some(upstream.idle_timeout.max(remaining));
     options.write_timeout = Some(upstream.idle_timeout.min(remaining));
@@ -181,12 +218,40 @@ mod tests {
             ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
         resolver.publish(vec![two, one, two]);
         assert_eq!(addresses.count(), 2);
-        let turns =
-            [addresses.next(soon).await, addresses.next(soon).await, addresses.next(soon).await];
-        assert_eq!(turns, [Some(one), Some(two), Some(one)]);
+        for want in [one, two, one] {
+            let target = Target { address: want, has_alternative: true };
+            assert_eq!(addresses.next(soon).await, Some(target));
+        }
         let failing = Resolver { origin: origin("no such host"), ..resolver };
         assert!(failing.look_up().await.is_err());
         assert_eq!(addresses.count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_took_no_connection_is_left_alone_while_there_is_another() {
+        let (resolver, addresses) = resolver(origin("127.0.0.1"), Metrics::new().unwrap());
+        let all: Vec<SocketAddr> =
+            (1..=3).map(|last| SocketAddr::from(([10, 0, 0, last], 80))).collect();
+        resolver.publish(all.clone());
+        let soon = || Instant::now() + Duration::from_secs(2);
+        let turns = async |count: usize| {
+            let mut seen = Vec::new();
+            for _ in 0..count {
+                let target = addresses.next(soon()).await.unwrap();
+                seen.push((target.address, target.has_alternative));
+            }
+            seen.sort_unstable();
+            seen.dedup();
+            seen
+        };
+        addresses.set_aside(all[0]);
+        assert_eq!(turns(6).await, [(all[1], true), (all[2], true)]);
+        addresses.set_aside(all[1]);
+        assert_eq!(turns(6).await, [(all[2], false)], "the last one has all the time it needs");
+        addresses.set_aside(all[2]);
+        assert_eq!(turns(6).await, all.iter().map(|one| (*one, false)).collect::<Vec<_>>());
+        tokio::time::advance(ASIDE_FOR).await;
+        assert_eq!(turns(6).await, all.iter().map(|one| (*one, true)).collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,7 +263,9 @@ mod tests {
         let found = resolver.look_up().await.unwrap();
         resolver.publish(found);
         let soon = Instant::now() + Duration::from_secs(1);
-        assert_eq!(addresses.next(soon).await, Some("127.0.0.1:80".parse().unwrap()));
+        let address = "127.0.0.1:80".parse().unwrap();
+        let want = Target { address, has_alternative: false };
+        assert_eq!(addresses.next(soon).await, Some(want));
     }
 
     #[test]

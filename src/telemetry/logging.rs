@@ -1,14 +1,15 @@
 //! Log lines to standard error, audit lines to where the configuration says; neither ever blocks a
 //! call.
 //!
-//! Lines go through bounded queues to threads that write them; when a reader is too slow, lines are
-//! dropped and counted. Of other crates only warnings are shown, and of pingora and the AWS SDK
-//! nothing: their lines hold request heads and whole answers.
+//! Lines go through bounded queues to threads that write them; when a reader is too slow, or a line
+//! cannot be written, lines are dropped and counted. Of other crates only warnings are shown, and of
+//! pingora and the AWS SDK nothing: their lines hold request heads and whole answers.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
 use std::panic;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use tracing::Level;
@@ -63,14 +64,24 @@ impl LevelSwitch {
 
 /// How many lines were dropped, by stream.
 #[derive(Debug, Clone, Default)]
-pub struct DroppedLines(Vec<(&'static str, ErrorCounter)>);
+pub struct DroppedLines(Vec<Stream>);
+
+#[derive(Debug, Clone)]
+struct Stream {
+    name: &'static str,
+    /// Lines for which the queue had no room.
+    queue: ErrorCounter,
+    /// Lines that could not be written: a full disk, a reader that is gone.
+    unwritten: Arc<AtomicU64>,
+}
 
 impl DroppedLines {
     /// Brings the counts up to date.
     pub fn observe(&self, metrics: &Metrics) {
-        for (stream, counter) in &self.0 {
-            let family = metrics.lines_dropped.with_label_values(&[stream]);
-            let total = u64::try_from(counter.dropped_lines()).unwrap_or(u64::MAX);
+        for Stream { name, queue, unwritten } in &self.0 {
+            let family = metrics.lines_dropped.with_label_values(&[name]);
+            let queued = u64::try_from(queue.dropped_lines()).unwrap_or(u64::MAX);
+            let total = queued.saturating_add(unwritten.load(Ordering::Relaxed));
             family.inc_by(total.saturating_sub(family.get()));
         }
     }
@@ -155,9 +166,11 @@ impl Logging {
     }
 
     fn queue(&mut self, name: &'static str, to: impl Write + Send + 'static) -> NonBlocking {
+        let unwritten = Arc::new(AtomicU64::new(0));
+        let to = Counting { to, unwritten: Arc::clone(&unwritten) };
         let (writer, guard) =
             NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(to);
-        self.dropped.0.push((name, writer.error_counter()));
+        self.dropped.0.push(Stream { name, queue: writer.error_counter(), unwritten });
         self._guards.push(guard);
         writer
     }
@@ -177,6 +190,26 @@ fn targets(own: LogLevel) -> Targets {
         .with_target("audit", LevelFilter::OFF)
 }
 
+/// Counts the lines that cannot be written, and goes on.
+struct Counting<W> {
+    to: W,
+    unwritten: Arc<AtomicU64>,
+}
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // The queue hands over a whole line at a time.
+        if self.to.write_all(line).and_then(|()| self.to.flush()).is_err() {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 const fn level(level: LogLevel) -> LevelFilter {
     LevelFilter::from_level(match level {
         LogLevel::Error => Level::ERROR,
@@ -188,7 +221,7 @@ const fn level(level: LogLevel) -> LevelFilter {
 }
 
 /// A panic's message may hold anything; only its place is written, and the count goes up.
-fn count_panics(metrics: Metrics) {
+pub(crate) fn count_panics(metrics: Metrics) {
     panic::set_hook(Box::new(move |info| {
         metrics.panics.inc();
         let place = info.location().map(ToString::to_string).unwrap_or_default();

@@ -1,11 +1,13 @@
 //! Promise: whatever the upstream does, the app gets an answer that says who failed, and nothing of
 //! one call shows up in another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Notify;
 
-use crate::support::{Rig, Upstream, read_head};
+use crate::support::{PATIENCE, Rig, Upstream, read_head};
 
 #[tokio::test]
 async fn answers_that_are_no_http_are_a_502() {
@@ -158,4 +160,31 @@ async fn a_lost_pooled_connection_costs_no_call_that_may_arrive_twice() {
         }
         rig.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_in_the_middle_of_an_answer_ends_it_on_the_other_side() {
+    let ended = Arc::new(Notify::new());
+    let tell = Arc::clone(&ended);
+    let upstream = Upstream::new(move |mut stream| {
+        let tell = Arc::clone(&tell);
+        async move {
+            read_head(&mut stream).await;
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            while stream.write_all(&[b'x'; 10_000]).await.is_ok() {}
+            tell.notify_one();
+        }
+    })
+    .await;
+    let quota = "quotas: {one: {limit: 1000/min}}\n\
+        credentials: [{name: reader, level: read_only, quota: one, api_key: 'file:${DIR}/reader'}]\n";
+    let rig = Rig::builder().await.upstream(upstream.address).config_in_dir(quota).start().await;
+    let mut answer = rig.get("/v1/datasets").await;
+    assert!(answer.chunk().await.unwrap().is_some());
+    drop(answer);
+    tokio::time::timeout(PATIENCE, ended.notified()).await.expect("the upstream is told");
+    rig.quiet().await;
+    assert_eq!(rig.series(r#"queue_depth{quota="one"}"#).await, 0.0);
+    rig.finish().await;
 }

@@ -99,6 +99,26 @@ async fn start_up_waits_for_required_credentials_and_opens_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_credential_that_is_not_required_holds_up_no_start() {
+    let builder = Rig::builder().await;
+    let key = builder.dir().join("reader").display().to_string();
+    let config = format!(
+        "startup_timeout: 10m\ncredentials:\n\
+         - {{name: there, level: read_only, api_key: 'file:{key}'}}\n\
+         - {{name: missing, level: admin, required: false, api_key: 'file:{key}.not'}}\n"
+    );
+    let rig = builder.config(&config).start().await;
+    assert_eq!(rig.health("/startupz").await.0, 200);
+    assert_eq!(rig.health("/readyz/credentials").await.0, 200);
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    let refused = rig.get("/v1/users").await;
+    assert_eq!(refused.headers()["x-datapulse-sidecar-error"], "credential_unavailable");
+    let pending = r#"credential_state{credential="missing",state="pending"}"#;
+    assert_eq!(rig.series(pending).await, 1.0);
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_an_error_at_once() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();

@@ -32,3 +32,4 @@ mod webhooks;
 mod hardening;
 mod servers;
 mod pod;
+mod machine;

@@ -1,11 +1,14 @@
 //! Promise: a call that the upstream could not take is tried again where that does no harm, and an
 //! upstream in trouble does not get twice the load.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use datapulse_sidecar::emulator::{Effect, Fault, Scope};
+use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use crate::support::{Rig, read_head};
 
@@ -81,6 +84,37 @@ async fn one_dead_address_of_two_costs_no_call() {
     rig.finish().await;
 }
 
+/// The queue of a listener that accepts nothing is full: whoever connects hears nothing at all.
+#[tokio::test]
+async fn an_address_that_says_nothing_is_given_up_in_a_moment() {
+    let builder = Rig::builder().await;
+    let port = builder.upstream_port();
+    let dead = TcpSocket::new_v6().unwrap();
+    dead.bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).unwrap();
+    let _dead = dead.listen(0).unwrap();
+    let full = || TcpStream::connect((Ipv6Addr::LOCALHOST, port));
+    let mut queue = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), full()).await {
+        queue.push(stream.unwrap());
+    }
+    let yaml = format!(
+        "upstream: {{base_url: \"http://localhost:{port}\", connect_timeout: 15s, idle_timeout: 1s}}\n"
+    );
+    let rig = builder.config(&yaml).start().await;
+    let mut longest = Duration::ZERO;
+    for number in 0..6 {
+        let began = Instant::now();
+        let calls = (0..5).map(|_| rig.get("/v1/datasets"));
+        for answer in join_all(calls).await {
+            assert_eq!(answer.status(), 200, "round {number}");
+        }
+        longest = longest.max(began.elapsed());
+    }
+    println!("the longest call took {longest:?}");
+    assert!(longest < Duration::from_secs(10), "{longest:?}: it waited for the dead address");
+    rig.finish().await;
+}
+
 #[tokio::test]
 async fn a_call_waits_out_an_upstream_that_restarts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -107,7 +141,7 @@ async fn a_caller_that_hangs_up_while_its_call_waits_causes_no_further_attempt()
     let rig = Rig::start().await;
     let unwell = Effect::Status { code: 503, retry_after: Some("2".to_owned()) };
     rig.emulator.fault(Fault::times(Scope::Api, unwell, 1));
-    let mut stream = tokio::net::TcpStream::connect(rig.address).await.unwrap();
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
     stream.write_all(b"DELETE /v1/datasets/1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     rig.metric("datapulse_sidecar_retries_total{reason=\"unavailable\"} 1").await;
     drop(stream);

@@ -58,3 +58,23 @@ async fn a_secret_that_cannot_work_costs_only_its_own_calls_and_heals() {
         rig.finish().await;
     }
 }
+
+/// A call waits up to two seconds for a credential's first value.
+#[tokio::test]
+async fn a_key_that_comes_while_the_first_call_waits_costs_no_error() {
+    let builder = Rig::builder().await;
+    let key = builder.dir().join("reader");
+    let good = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let rig = builder.unready().start().await;
+    assert_eq!(rig.health("/startupz").await.0, 503);
+    let coming = async {
+        rig.metric("datapulse_sidecar_in_flight 1").await;
+        std::fs::write(&key, &good).unwrap();
+    };
+    let (answer, ()) = tokio::join!(rig.get("/v1/datasets"), coming);
+    assert_eq!(answer.status(), 200);
+    rig.until(async || rig.health("/startupz").await.0 == 200).await;
+    assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}

@@ -87,6 +87,22 @@ async fn a_call_that_the_upstream_always_rejects_gets_its_401_and_one_renewal() 
         assert_eq!(rig.get("/v1/pipelines").await.status(), 401);
     }
     assert_eq!(rig.emulator.mints("etl") - before, 1, "not again before ten seconds are over");
+    let forced = r#"credential_refreshes_total{credential="etl",outcome="ok",reason="rejected"}"#;
+    assert_eq!(rig.series(forced).await, 1.0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_403_is_the_apps_and_renews_nothing() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    rig.emulator.answer_api(403, 5);
+    for _ in 0..5 {
+        let answer = rig.get("/v1/pipelines").await;
+        assert_eq!(answer.status(), 403);
+        assert!(!answer.headers().contains_key("x-datapulse-sidecar-error"), "the upstream's own");
+    }
+    assert_eq!((rig.emulator.mints("etl"), rig.emulator.api_requests()), (1, 6));
     rig.finish().await;
 }
 

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -161,6 +162,24 @@ impl Rig {
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.expect("the gauge gets there");
+    }
+
+    /// Waits until it is so.
+    pub(crate) async fn until(&self, wanted: impl AsyncFn() -> bool) {
+        let waiting = async {
+            while !wanted().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("it gets there");
+    }
+
+    /// A client of the health listener that asks and never reads.
+    pub(crate) async fn ask_health_and_read_nothing(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.health).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it takes a request");
+        stream
     }
 
     /// Waits until a line is among the metrics.
