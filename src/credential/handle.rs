@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::KeyPrint;
-use super::refresher::Demand;
+use super::demand::Demand;
 use super::schedule::HOLD;
 use super::state::{CredentialState, Published};
 use super::token::{AccessToken, Generation};

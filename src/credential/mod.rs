@@ -4,6 +4,7 @@
 //! ([`CredentialHandle`]). A failed refresh never takes away a token that works, and no issuer is
 //! asked by anything but its credential's own task.
 
+mod demand;
 mod handle;
 mod key;
 mod kind;

@@ -4,11 +4,11 @@
 //! expires. The loop ends when the last [`CredentialHandle`] is dropped, and for no other reason.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::demand::{Demand, Demanded};
 use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
 use super::state::{CredentialState, Published};
@@ -20,42 +20,6 @@ use crate::telemetry::{Metrics, error_chain};
 
 /// The longest that one try may take; a source's own time-outs end it sooner.
 const ATTEMPT_MAX: Duration = Duration::from_secs(10);
-
-/// What handles ask of the refresher. Setting it twice is as setting it once: nothing can pile up.
-#[derive(Debug, Default)]
-pub(super) struct Demand {
-    /// The newest generation that the upstream rejected; 0: none since the refresher looked.
-    rejected: AtomicU64,
-    /// Whether a call waits for a token.
-    is_wanted: AtomicBool,
-    /// Whether an operator asked for a token.
-    is_asked: AtomicBool,
-    /// Whether what is not written yet is to be tried now.
-    is_write_wanted: AtomicBool,
-    wake: Notify,
-}
-
-impl Demand {
-    pub(super) fn want(&self) {
-        self.is_wanted.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn ask(&self) {
-        self.is_asked.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn write(&self) {
-        self.is_write_wanted.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn reject(&self, generation: Generation) {
-        self.rejected.fetch_max(generation.0, Ordering::AcqRel);
-        self.wake.notify_one();
-    }
-}
 
 /// The write side of a credential; [`CredentialHandle`] is the read side.
 #[derive(Debug)]
@@ -113,8 +77,9 @@ impl Refresher {
             match self.wait().await {
                 Event::Abandoned => break,
                 Event::Asked => {
-                    self.heed(Moment::now());
-                    if self.demand.is_write_wanted.swap(false, Ordering::AcqRel) {
+                    let demanded = self.demand.take();
+                    self.heed(demanded, Moment::now());
+                    if demanded.is_write_wanted {
                         self.write().await;
                     }
                 }
@@ -167,7 +132,7 @@ impl Refresher {
         tokio::select! {
             biased;
             () = self.published.closed() => Event::Abandoned,
-            () = self.demand.wake.notified() => Event::Asked,
+            () = self.demand.made() => Event::Asked,
             () = self.supply.changed(), if !is_noted => Event::Changed,
             () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
             () = sleep_until(last_use) => Event::Expired,
@@ -176,10 +141,8 @@ impl Refresher {
     }
 
     /// Lets what handles asked for change the schedule.
-    fn heed(&mut self, now: Moment) {
-        let rejected = Generation(self.demand.rejected.swap(0, Ordering::AcqRel));
-        let is_wanted = self.demand.is_wanted.swap(false, Ordering::AcqRel);
-        let is_asked = self.demand.is_asked.swap(false, Ordering::AcqRel);
+    fn heed(&mut self, demanded: Demanded, now: Moment) {
+        let Demanded { rejected, is_wanted, is_asked, is_write_wanted: _ } = demanded;
         let (generation, is_usable) = {
             let published = self.published.borrow();
             (published.generation, published.usable(now).is_some())

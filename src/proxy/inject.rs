@@ -43,6 +43,8 @@ pub(super) fn inject(
     request: &mut RequestHeader,
     injection: &Injection<'_>,
 ) -> Result<(), pingora::BError> {
+    #[cfg(test)]
+    assert!(!request.headers.contains_key("x-panic"), "a test asked for a bug");
     // Again, because pingora's own filters ran in between: what arrives is what we say.
     strip(request);
     request.insert_header(HOST, injection.authority.clone())?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use pingora::{BError, Error, ErrorType, Result, RetryType};
 use tokio::time::Instant;
 
@@ -75,7 +76,15 @@ impl Sidecar {
     }
 
     /// No byte was sent: the next address in turn may do, or the same one a moment later.
-    pub(super) fn after_no_connection(&self, call: &mut Call, mut error: BError) -> BError {
+    pub(super) fn after_no_connection(
+        &self,
+        peer: &HttpPeer,
+        call: &mut Call,
+        mut error: BError,
+    ) -> BError {
+        if let Some(address) = peer.address().as_inet() {
+            self.addresses.set_aside(*address);
+        }
         tracing::warn!(
             request_id = &*call.request_id,
             attempt = call.attempts,
