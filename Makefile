@@ -2,10 +2,10 @@
 # `demo` and `test` install what is missing on Debian and Ubuntu first (tools/setup.sh says what).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-load bench lint fmt image sbom setup-build setup-test
+.PHONY: help demo test test-all test-load test-kubernetes bench lint fmt image sbom setup-build setup-test setup-kubernetes
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup-build ## See it work: calls without a credential, tokens replaced under them
 	cargo run --locked -- demo
@@ -17,6 +17,9 @@ test-all: test test-load ## The tests, and the slower ones under load
 
 test-load: setup-build
 	cargo test --locked --test load
+
+test-kubernetes: setup-kubernetes ## The charts on a real kube-apiserver, which is built first (minutes)
+	cargo test --locked --test kubernetes -- --test-threads=2
 
 bench: setup-build ## Show that quotas are kept, and what the proxy adds to a call
 	cargo bench --locked
@@ -43,3 +46,6 @@ setup-build:
 
 setup-test:
 	@tools/setup.sh test
+
+setup-kubernetes:
+	@tools/setup.sh kubernetes

@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh build   what building needs: a C compiler and cmake (system packages)
 #   tools/setup.sh test    the same, and what tests and lint need (into target/tools)
+#   tools/setup.sh kubernetes   the same, and a Kubernetes API server (minutes the first time)
 #
 # System packages come from apt and need root or sudo. Everything else stays in target/tools, so
 # that removing the checkout removes it.
@@ -160,21 +161,56 @@ unpack_package() {
     rm -rf "${tools:?}/$package"
 }
 
+# kube-apiserver and the controller manager, built from their modules; etcd is Debian's.
+need_kubernetes() {
+    local stamp="$tools/kubernetes.installed" go="$tools/go"
+    unpack_package etcd-server usr/bin/etcd
+    if cmp -s tools/kubernetes/go.mod "$stamp" && [ -x "$tools/bin/kube-apiserver" ]; then
+        return
+    fi
+    say "building kube-apiserver into $tools/bin (three minutes on two free cores)"
+    python3 -m venv "$go"
+    PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$go/bin/pip" install \
+        --quiet --disable-pip-version-check --requirement tools/kubernetes/requirements.txt
+    local version package=k8s.io/component-base/version
+    version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' tools/kubernetes/go.mod)
+    local minor=${version#v1.}
+    (
+        export GOPATH="$PWD/$go/path" GOCACHE="$PWD/$go/cache" GOTOOLCHAIN=local GOFLAGS=-mod=readonly
+        cd tools/kubernetes
+        # Helm and kubectl ask for the version that a release would have been built with.
+        "../../$go/bin/go" build -o "../../$tools/bin/" -ldflags "-s -w -X $package.gitVersion=$version \
+            -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}" \
+            k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+        # Sources and objects take 3 GB, and are not needed any more.
+        "../../$go/bin/go" clean -cache -modcache
+    )
+    cp tools/kubernetes/go.mod "$stamp"
+}
+
+need_tests() {
+    need_rust
+    need_build_packages
+    need_tools
+    need_node_packages
+    need_helm
+    unpack_package prometheus usr/bin/promtool
+}
+
 case "${1:-}" in
     build)
         need_rust
         need_build_packages
         ;;
     test)
-        need_rust
-        need_build_packages
-        need_tools
-        need_node_packages
-        need_helm
-        unpack_package prometheus usr/bin/promtool
+        need_tests
+        ;;
+    kubernetes)
+        need_tests
+        need_kubernetes
         ;;
     *)
-        say "usage: tools/setup.sh build|test"
+        say "usage: tools/setup.sh build|test|kubernetes"
         exit 2
         ;;
 esac

@@ -15,7 +15,7 @@ mod pod;
 mod process;
 mod raw;
 mod relay;
-mod tools;
+pub(crate) mod tools;
 mod upstream;
 
 use std::net::SocketAddr;
