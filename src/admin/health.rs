@@ -11,9 +11,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus::core::Collector as _;
+use prometheus::proto::Metric;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::status::StoreReport;
 use crate::clock;
 use crate::proxy::Live;
 use crate::serve::{self, Limits};
@@ -105,6 +108,19 @@ impl Health {
         self.phase.send_replace(Phase::Draining);
     }
 
+    /// The stores that were read, and whether the last read of each worked.
+    pub(super) fn stores(&self) -> Vec<StoreReport> {
+        let families = self.metrics.store_up.collect();
+        let gauges = families.iter().flat_map(|family| family.get_metric());
+        let report = |gauge: &Metric| StoreReport {
+            name: gauge.get_label().first().map_or("", |label| label.value()).to_owned(),
+            up: gauge.get_gauge().get_value() > 0.0,
+        };
+        let mut stores: Vec<_> = gauges.map(report).collect();
+        stores.sort_by(|a, b| a.name.cmp(&b.name));
+        stores
+    }
+
     pub(super) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -156,7 +172,10 @@ async fn metrics(State(health): State<Health>) -> Response {
     health.live.load().credentials.observe(&health.metrics);
     health.dropped.observe(&health.metrics);
     health.metrics.clock_suspect.set(i64::from(clock::is_suspect()));
-    health.live.load().shaper.observe();
+    let snapshot = health.live.load();
+    snapshot.shaper.observe();
+    // Found out here, too, where no call has done it yet: the log tells it once.
+    let _shared = snapshot.shaper.shared_keys(&snapshot.credentials);
     match health.metrics.render() {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -5,9 +5,12 @@
 //! status and the changing verbs are for loopback. No endpoint gives a secret.
 
 mod health;
+mod history;
+mod plot;
+mod page;
 mod status;
 mod verbs;
 
 pub use health::{Health, serve_health};
-pub use status::{ConfigurationReport, ReloadState, Report, Status, serve_admin};
+pub use status::{ConfigurationReport, ReloadState, Report, Status, StoreReport, serve_admin};
 pub use verbs::Verbs;

@@ -18,12 +18,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::health::Health;
+use super::history::History;
+use super::page::{self, Page};
 use super::verbs::{self, Verbs};
 use crate::clock;
 use crate::credential::CredentialReport;
 use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
-use crate::shaping::SharedKey;
+use crate::shaping::{QuotaReport, SharedKey};
 
 const LIMITS: Limits =
     Limits { connections: 16, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
@@ -82,8 +84,21 @@ pub struct Report {
     pub credentials: Vec<CredentialReport>,
     /// Credentials that hold the same key although the configuration gives them different quotas.
     pub shared_keys: Vec<SharedKey>,
+    /// By name; those that shape.
+    pub quotas: Vec<QuotaReport>,
+    /// Those that were read.
+    pub stores: Vec<StoreReport>,
     /// Whether what is in its file is in force.
     pub configuration: ConfigurationReport,
+}
+
+/// A store of secrets as `/status` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreReport {
+    /// `file`, `env`, `vault` or `aws`.
+    pub name: String,
+    /// Whether the last read worked, as far as the store goes.
+    pub up: bool,
 }
 
 /// The configuration as `/status` shows it. No text of the file is in it.
@@ -110,7 +125,7 @@ impl Status {
         Self { live: Arc::clone(live), health: health.clone(), gauge, reloads, started_at }
     }
 
-    fn report(&self) -> Report {
+    pub(super) fn report(&self) -> Report {
         let snapshot = self.live.load();
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -121,6 +136,8 @@ impl Status {
             upstream: snapshot.config.upstream.origin.base_url(),
             credentials: snapshot.credentials.report(),
             shared_keys: snapshot.shaper.shared_keys(&snapshot.credentials),
+            quotas: snapshot.shaper.report(&snapshot.config),
+            stores: self.health.stores(),
             configuration: self.configuration(),
         }
     }
@@ -135,19 +152,29 @@ impl Status {
     }
 }
 
-/// Serves status and the changing verbs until `stop`.
+/// Serves status, the page and the changing verbs until `stop`.
 pub async fn serve_admin(
     socket: TcpListener,
     status: Status,
     verbs: Verbs,
     stop: watch::Receiver<bool>,
 ) {
+    let history = History::default();
+    let looking = history.clone().run(Arc::clone(&status.live));
+    let pages = Router::new()
+        .route("/", get(page::page))
+        .route("/page.css", get(page::style))
+        .with_state(Page { status: status.clone(), history });
     let router = Router::new()
         .route("/status", get(|State(status): State<Status>| async move { Json(status.report()) }))
         .with_state(status)
+        .merge(pages)
         .merge(verbs::router(verbs))
         .layer(middleware::from_fn(loopback_host));
-    serve::serve(socket, router, LIMITS, stop).await;
+    tokio::select! {
+        () = serve::serve(socket, router, LIMITS, stop) => {}
+        () = looking => {}
+    }
 }
 
 async fn loopback_host(request: Request, next: Next) -> Response {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Failure, load, say, tenant_of};
 use crate::access::{Access, Denial, Grant};
 use crate::config::Config;
-use crate::config::model::{Action, Methods, Rule};
+use crate::config::model::{Action, Credential, Methods, Rate, Rule};
 use crate::proxy::front_door;
 use crate::proxy::reject::Rejection;
 
@@ -50,17 +50,44 @@ fn lines(config: &Config, tenant: &str, decided: Result<&Grant, &Denial>) -> Str
         Some(Action::Require(level)) => level.as_str(),
         Some(Action::Deny) | None => "none would do",
     };
-    let (name, quota) = credential.map_or_else(
-        || ("none".to_owned(), "none"),
-        |credential| {
-            let quota = credential.quota.as_deref().unwrap_or("none: its calls are not spaced");
-            (format!("{} ({})", credential.name, credential.level.as_str()), quota)
-        },
+    let name = credential.map_or_else(
+        || "none".to_owned(),
+        |credential| format!("{} ({})", credential.name, credential.level.as_str()),
     );
+    let quota = credential.map_or_else(|| "none".to_owned(), |one| of_quota(config, one));
+    let own = config.tenants.iter().find(|one| *one.name == *tenant).and_then(|one| one.limit);
+    let own = own.filter(|_| credential.is_some_and(|one| one.quota.is_some()));
+    let bound = own.map_or_else(String::new, |own| {
+        format!("\nown limit   {} of this tenant's, inside the quota", of_rate(own))
+    });
     format!(
         "tenant      {tenant}\nrule        {written}\nlevel       {level}\n\
-         credential  {name}\nquota       {quota}"
+         credential  {name}\nquota       {quota}{bound}"
     )
+}
+
+/// The quota with its limit and share, and the tenant's own bound inside it.
+fn of_quota(config: &Config, credential: &Credential) -> String {
+    let spaced = credential.quota.as_ref().and_then(|name| {
+        let quota = config.quotas.get(&**name)?;
+        Some((name, quota, quota.limit?))
+    });
+    let Some((name, quota, limit)) = spaced else {
+        return credential.quota.as_ref().map_or_else(
+            || "none: its calls are not spaced".to_owned(),
+            |name| format!("{name}: unlimited, its calls are not spaced"),
+        );
+    };
+    let also = quota.also.map_or_else(String::new, |also| format!(", also {}", of_rate(also)));
+    format!("{name}: {}{also}; this process's share: {:.0} %", of_rate(limit), quota.share * 100.0)
+}
+
+fn of_rate(rate: Rate) -> String {
+    match rate.per.as_secs() {
+        1 => format!("{}/s", rate.calls),
+        60 => format!("{}/min", rate.calls),
+        _ => format!("{}/h", rate.calls),
+    }
 }
 
 fn of_rule(rule: &Rule) -> String {

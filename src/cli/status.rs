@@ -8,7 +8,7 @@ use tokio::time::interval;
 use super::{Failure, runtime, say};
 use crate::admin::{ConfigurationReport, Report};
 use crate::credential::CredentialReport;
-use crate::shaping::SharedKey;
+use crate::shaping::{QuotaReport, SharedKey};
 use crate::telemetry;
 use crate::tls::{self, Roots};
 
@@ -114,12 +114,13 @@ fn table(report: &Report) -> String {
         ]);
     }
     format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}{}",
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}{}{}",
         report.version,
         report.phase,
         seconds(report.uptime_seconds),
         report.in_flight,
         report.upstream,
+        quotas(&report.quotas),
         paused(&report.credentials),
         shared(&report.shared_keys),
         unpersisted(&report.credentials),
@@ -147,6 +148,28 @@ fn paused(credentials: &[CredentialReport]) -> String {
          admin listener ends it: {}",
         names.join(", ")
     )
+}
+
+/// The quotas as a table; nothing when there are none.
+fn quotas(quotas: &[QuotaReport]) -> String {
+    if quotas.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["quota", "limit", "used", "waiting", "paused for", "429s"]);
+    for quota in quotas {
+        let waiting = quota.waiting.iter().map(|one| format!("{}: {}", one.tenant, one.calls));
+        table.add_row([
+            quota.name.clone(),
+            quota.terms(),
+            format!("{} ({:.0} %)", quota.used, quota.used_ratio * 100.0),
+            waiting.collect::<Vec<_>>().join(", "),
+            quota.paused_for_seconds.map_or_else(String::new, seconds),
+            quota.throttled.to_string(),
+        ]);
+    }
+    format!("\n{table}")
 }
 
 /// Which credentials hold one key, and were given several quotas; nothing when there are none.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::FairQueue;
+use super::report::WaitingReport;
 use super::schedule::Schedule;
 use crate::config::model::{Rate, Tenant};
 
@@ -57,6 +58,15 @@ impl Lines {
     pub(super) fn bound(&mut self, line: usize) -> Option<&mut Schedule> {
         let lined = self.0.iter_mut().find(|lined| lined.line.number == line)?;
         lined.bound.as_mut().map(|(_, schedule)| schedule)
+    }
+
+    /// In which lines somebody waits.
+    pub(super) fn waiting<T>(&self, queue: &FairQueue<T>) -> Vec<WaitingReport> {
+        let report = |lined: &Lined| {
+            let calls = queue.waiting(lined.line.number);
+            (calls > 0).then(|| WaitingReport { tenant: lined.line.name.to_string(), calls })
+        };
+        self.0.iter().filter_map(report).collect()
     }
 
     fn line_of<T>(

@@ -1,6 +1,7 @@
 //! One quota as calls meet it: its turns behind one lock, which is never held over a wait. Whoever's
 //! turn it is waits for the clock; the others wait for their turn.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::history::History;
 use super::lines::Line;
 use super::pace::Terms;
 use super::queue::Ticket;
+use super::report::QuotaReport;
 use super::schedule::Schedule;
 use super::state_file::StateFile;
 use super::turns::{Request, Step, Taken, Turns};
@@ -25,6 +27,8 @@ pub(super) struct Quota {
     name: Box<str>,
     began_at: Instant,
     turns: Mutex<Turns<Arc<Notify>>>,
+    /// Answers 429 of the upstream's.
+    throttled: AtomicU64,
     metrics: Metrics,
 }
 
@@ -37,7 +41,8 @@ impl Quota {
         metrics: &Metrics,
     ) -> Self {
         let turns = Mutex::new(Turns::new(schedule));
-        Self { name: name.into(), began_at, turns, metrics: metrics.clone() }
+        let (throttled, metrics) = (AtomicU64::new(0), metrics.clone());
+        Self { name: name.into(), began_at, turns, throttled, metrics }
     }
 
     /// The schedule is written down from now on, if there is a file for it.
@@ -166,6 +171,7 @@ impl Quota {
     pub(super) fn throttled(&self, charge: u64, asked: Option<Duration>) -> Duration {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
+        self.throttled.fetch_add(1, Ordering::Relaxed);
         let until = turns.schedule.throttled(now, charge, asked);
         turns.keep(now);
         // Those who cannot wait that long are told now.
@@ -204,13 +210,29 @@ impl Quota {
 
     /// Brings the gauge of the use up to date: it falls by itself.
     pub(super) fn observe(&self) {
-        let mut turns = self.lock();
-        let (used, limit) =
-            (turns.schedule.used(self.since(Instant::now())), turns.schedule.limit());
-        drop(turns);
-        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-        let ratio = used as f64 / f64::from(limit);
+        let ratio = self.report().used_ratio;
         self.metrics.quota_used_ratio.with_label_values(&[&*self.name]).set(ratio);
+    }
+
+    /// What it looks like now; what is configured is for the caller to add.
+    pub(super) fn report(&self) -> QuotaReport {
+        let now = self.since(Instant::now());
+        let mut turns = self.lock();
+        let (used, limit) = (turns.schedule.used(now), turns.schedule.limit());
+        let paused = turns.schedule.paused_until().saturating_sub(now);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let used_ratio = used as f64 / f64::from(limit);
+        QuotaReport {
+            name: String::new(),
+            limit,
+            window_seconds: 0,
+            share: 1.0,
+            used,
+            used_ratio,
+            waiting: turns.waiting(),
+            paused_for_seconds: (!paused.is_zero()).then_some(paused.as_secs()),
+            throttled: self.throttled.load(Ordering::Relaxed),
+        }
     }
 
     /// A call was sent after such a wait.

@@ -11,6 +11,7 @@ use super::Refusal;
 use super::lines::{Line, Lines};
 use super::outlook::Outlook;
 use super::queue::{FairQueue, Ticket};
+use super::report::WaitingReport;
 use super::schedule::{Charge, Schedule};
 use super::state_file::Keeper;
 use crate::config::model::Tenant;
@@ -188,6 +189,11 @@ impl<W> Turns<W> {
         {
             bound.give_back(charge);
         }
+    }
+
+    /// Whose calls wait, and how many.
+    pub(super) fn waiting(&self) -> Vec<WaitingReport> {
+        self.lines.waiting(&self.queue)
     }
 
     /// How many wait.

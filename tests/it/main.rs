@@ -18,6 +18,7 @@ mod rotation;
 mod time;
 mod reload;
 mod operating;
+mod page;
 mod quotas;
 mod hostile_upstream;
 mod secrets;

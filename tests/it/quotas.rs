@@ -204,6 +204,34 @@ async fn credentials_that_hold_the_same_key_share_a_quota_also_when_it_changes()
 }
 
 #[tokio::test]
+async fn status_tells_of_each_quota_its_limit_its_use_and_who_waits() {
+    let rig = tenants("").await;
+    let seen = async {
+        loop {
+            let status: serde_json::Value =
+                serde_json::from_str(&rig.status(&["--json"]).await).expect("JSON");
+            let quota = status["quotas"][0].clone();
+            if quota["waiting"].as_array().is_some_and(|waiting| !waiting.is_empty()) {
+                return quota;
+            }
+        }
+    };
+    let flooding = async {
+        loop {
+            flood_second(&rig, 60).await;
+        }
+    };
+    let quota = tokio::select! { quota = seen => quota, () = flooding => unreachable!() };
+    assert_eq!((&quota["name"], &quota["limit"]), (&"starter".into(), &20.into()));
+    assert_eq!((&quota["window_seconds"], &quota["share"]), (&1.into(), &1.0.into()));
+    assert_eq!(quota["waiting"][0]["tenant"], "second");
+    assert_eq!(quota["throttled"], 0);
+    let table = rig.status(&[]).await;
+    assert!(table.contains("20/s") && table.contains("starter"), "{table}");
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_429_pauses_the_quota_and_the_call_is_sent_again() {
     let rig = rig("").await;
     rig.emulator.throttle_api("1");

@@ -1,0 +1,72 @@
+//! What is told of quotas: to `/status`, its table and its page. No field holds a secret.
+
+use serde::{Deserialize, Serialize};
+
+use super::Shaper;
+use crate::config::Config;
+
+/// A quota as `/status` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QuotaReport {
+    /// As configured.
+    pub name: String,
+    /// As configured, in each window.
+    pub limit: u32,
+    /// The window, in seconds.
+    pub window_seconds: u64,
+    /// This process's part of the limit, above 0 and at most 1.
+    pub share: f64,
+    /// Calls sent in the last window.
+    pub used: u64,
+    /// The same as a part of this process's share.
+    pub used_ratio: f64,
+    /// Who waits.
+    pub waiting: Vec<WaitingReport>,
+    /// Until the upstream's silence ends; absent when there is none.
+    pub paused_for_seconds: Option<u64>,
+    /// Answers 429 of the upstream's since the quota began.
+    pub throttled: u64,
+}
+
+/// A tenant's calls that wait for their turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingReport {
+    /// Whose.
+    pub tenant: String,
+    /// How many.
+    pub calls: usize,
+}
+
+impl QuotaReport {
+    /// `100 in 60 s`, with the share where it is not all.
+    #[must_use]
+    pub fn terms(&self) -> String {
+        let per = match self.window_seconds {
+            1 => "s",
+            60 => "min",
+            3600 => "h",
+            _ => return format!("{} in {} s", self.limit, self.window_seconds),
+        };
+        let limit = format!("{}/{per}", self.limit);
+        if self.share < 1.0 { format!("{limit}, {:.0} % of it", self.share * 100.0) } else { limit }
+    }
+}
+
+impl Shaper {
+    /// All quotas that shape, by name.
+    #[must_use]
+    pub fn report(&self, config: &Config) -> Vec<QuotaReport> {
+        let report = |(name, shaped): (&String, &super::Shaped)| {
+            let terms = config.quotas.get(name)?;
+            let limit = terms.limit?;
+            Some(QuotaReport {
+                name: name.clone(),
+                limit: limit.calls,
+                window_seconds: limit.per.as_secs(),
+                share: terms.share,
+                ..shaped.quota.report()
+            })
+        };
+        self.quotas.iter().filter_map(report).collect()
+    }
+}
