@@ -172,19 +172,22 @@ need_kubernetes() {
     python3 -m venv "$go"
     PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$go/bin/pip" install \
         --quiet --disable-pip-version-check --requirement tools/kubernetes/requirements.txt
-    local version package=k8s.io/component-base/version
+    # The compiler's own command: the package's is a wrapper around it.
+    local version package=k8s.io/component-base/version compiler
+    compiler=$(echo "$PWD/$go"/lib/python3*/site-packages/go/bin/go)
     version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' tools/kubernetes/go.mod)
     local minor=${version#v1.}
     (
         export GOPATH="$PWD/$go/path" GOCACHE="$PWD/$go/cache" GOTOOLCHAIN=local GOFLAGS=-mod=readonly
         cd tools/kubernetes
         # Helm and kubectl ask for the version that a release would have been built with.
-        "../../$go/bin/go" build -o "../../$tools/bin/" -ldflags "-s -w -X $package.gitVersion=$version \
+        "$compiler" build -o "../../$tools/bin/" -ldflags "-s -w -X $package.gitVersion=$version \
             -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}" \
             k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
-        # Sources and objects take 3 GB, and are not needed any more.
-        "../../$go/bin/go" clean -cache -modcache
+        # Sources and objects take 3 GB, and are not needed any more; nor is the compiler.
+        "$compiler" clean -cache -modcache
     )
+    rm -rf "$go"
     cp tools/kubernetes/go.mod "$stamp"
 }
 
