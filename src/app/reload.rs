@@ -148,7 +148,7 @@ impl Reloading {
                 Err(error) => return self.fail(&error),
             }
         }
-        let replaced = match Opened::new(&config.stores, &before.config.stores) {
+        let replaced = match Opened::new(&config.stores, &before.config.stores, &self.metrics) {
             Ok(opened) => opened.install(&self.stores),
             Err(error) => return self.fail(&error),
         };

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::build::StartError;
 use crate::config::{Config, model};
-use crate::store::{AwsStore, Remote, SecretStore, Stores};
+use crate::store::{AwsStore, Remote, SecretStore, Stores, Vault};
 use crate::telemetry::Metrics;
 
 /// All stores, with those that the configuration names. Reads their certificates.
 pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Arc<Stores>, StartError> {
     let stores = Arc::new(Stores::new(metrics));
-    drop(Opened::new(&config.stores, &model::Stores::default())?.install(&stores));
+    drop(Opened::new(&config.stores, &model::Stores::default(), metrics)?.install(&stores));
     Ok(stores)
 }
 
@@ -22,8 +22,17 @@ pub(super) struct Opened(Vec<(Remote, Option<Arc<dyn SecretStore>>)>);
 impl Opened {
     /// Opens what is configured otherwise than before; the others stay as they are. Reads their
     /// certificates.
-    pub(super) fn new(now: &model::Stores, before: &model::Stores) -> Result<Self, StartError> {
+    pub(super) fn new(
+        now: &model::Stores,
+        before: &model::Stores,
+        metrics: &Metrics,
+    ) -> Result<Self, StartError> {
         let mut opened = Vec::new();
+        if now.vault != before.vault {
+            let store = now.vault.as_ref().map(|spec| Vault::new(spec, metrics)).transpose()?;
+            opened
+                .push((Remote::Vault, store.map(|store| Arc::new(store) as Arc<dyn SecretStore>)));
+        }
         if now.aws != before.aws {
             let store = now.aws.as_ref().map(AwsStore::new).transpose()?;
             opened.push((Remote::Aws, store.map(|store| Arc::new(store) as Arc<dyn SecretStore>)));

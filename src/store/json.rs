@@ -16,8 +16,18 @@ pub(super) fn field(
     content: &SecretValue,
     key: &str,
 ) -> Result<Vec<u8>, StoreError> {
+    field_at(at, content, &[], key)
+}
+
+/// As [`field`], of an object that is itself found under `within`.
+pub(super) fn field_at(
+    at: &SecretRef,
+    content: &SecretValue,
+    within: &[&str],
+    key: &str,
+) -> Result<Vec<u8>, StoreError> {
     let mut json = serde_json::Deserializer::from_slice(content.expose());
-    let Ok(found) = OneField(key).deserialize(&mut json) else {
+    let Ok(found) = Pick { within, key }.deserialize(&mut json) else {
         return Err(StoreError::NotJson { at: at.clone() });
     };
     if json.end().is_err() {
@@ -30,10 +40,14 @@ pub(super) fn field(
     }
 }
 
-/// Picks one key of an object and builds nothing of its neighbours, which may be secrets too.
-struct OneField<'k>(&'k str);
+/// Picks one key of an object and builds nothing of its neighbours.
+#[derive(Clone, Copy)]
+struct Pick<'k> {
+    within: &'k [&'k str],
+    key: &'k str,
+}
 
-impl<'de> DeserializeSeed<'de> for OneField<'_> {
+impl<'de> DeserializeSeed<'de> for Pick<'_> {
     type Value = Option<serde_json::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -41,7 +55,7 @@ impl<'de> DeserializeSeed<'de> for OneField<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for OneField<'_> {
+impl<'de> Visitor<'de> for Pick<'_> {
     type Value = Option<serde_json::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,13 +63,23 @@ impl<'de> Visitor<'de> for OneField<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
+        let (wanted, deeper) = match self.within {
+            [first, deeper @ ..] => (*first, Some(Self { within: deeper, ..self })),
+            [] => (self.key, None),
+        };
+        let (mut found, mut is_there) = (None, false);
         while let Some(key) = map.next_key::<String>()? {
-            if key != self.0 {
+            if key != wanted {
                 map.next_value::<IgnoredAny>()?;
-            } else if found.replace(map.next_value()?).is_some() {
+                continue;
+            }
+            if std::mem::replace(&mut is_there, true) {
                 return Err(A::Error::custom("the key is there twice"));
             }
+            found = match deeper {
+                Some(deeper) => map.next_value_seed(deeper)?,
+                None => Some(map.next_value()?),
+            };
         }
         Ok(found)
     }

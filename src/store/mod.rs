@@ -1,4 +1,4 @@
-//! Where secrets are kept: files and the environment, and what is configured beside them.
+//! Where secrets are kept: Vault, files and the environment.
 //!
 //! A store hands out what is there now and keeps nothing; [`SecretWatch`] knows what was read last. No
 //! error holds a value or a part of one.
@@ -10,6 +10,7 @@ mod aws;
 mod env;
 mod file;
 mod stores;
+mod vault;
 mod watch;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use env::EnvStore;
 pub use error::StoreError;
 pub use file::FileStore;
 pub use stores::{Remote, StoreReport, Stores};
+pub use vault::Vault;
 pub use watch::{SecretReport, SecretView, SecretWatch, SecretWatcher, Secrets, watched};
 
 use crate::secret::{SecretProblem, SecretRef, SecretValue};

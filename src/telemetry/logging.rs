@@ -3,7 +3,7 @@
 //!
 //! Lines go through bounded queues to threads that write them; when a reader is too slow, or a line
 //! cannot be written, lines are dropped and counted. Of other crates only warnings are shown, and of
-//! pingora and the AWS SDK nothing: their lines hold request heads and whole answers.
+//! pingora, the AWS SDK and vaultrs nothing: their lines hold request heads and whole answers.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
@@ -186,6 +186,8 @@ fn targets(own: LogLevel) -> Targets {
         )
         // Every crate of the AWS SDK: errors are told with the whole answer, at any level.
         .with_target("aws_", LevelFilter::OFF)
+        // They repeat what Vault says, and their spans hold paths.
+        .with_targets(["vaultrs", "rustify"].map(|t| (t, LevelFilter::OFF)))
         .with_target("datapulse_sidecar", level(own))
         .with_target("audit", LevelFilter::OFF)
 }

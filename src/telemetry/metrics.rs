@@ -3,15 +3,12 @@
 //! Labels come from closed sets (configured names, codes, methods of the allow-list): never a path,
 //! never a caller's text. A new `Metrics` has its own registry, so that tests do not share counts.
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 
-/// Upper bounds of the duration buckets, in seconds: 1 ms to 60 s.
-const SECONDS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+use super::families::{Families, histogram_opts, opts};
 
 /// Every metric of the process. Cloning shares the counts.
 #[derive(Clone)]
@@ -49,6 +46,8 @@ pub struct Metrics {
     pub store_reads: IntCounterVec,
     /// Values written back to a store, by `store`, `outcome`.
     pub store_writes: IntCounterVec,
+    /// Logins to a store and their renewals, by `store`, `outcome`.
+    pub store_logins: IntCounterVec,
     /// Configurations that were read while running, by `outcome`.
     pub config_reloads: IntCounterVec,
     /// When the configuration in force was read, Unix seconds.
@@ -119,6 +118,7 @@ impl Metrics {
             store_up: family.gauges("store_up", "Whether the last read worked", &["store"])?,
             store_reads: family.counters("store_reads_total", "Reads", &["store", "outcome"])?,
             store_writes: family.counters("store_writes_total", "Writes", &["store", "outcome"])?,
+            store_logins: family.counters("store_logins_total", "Logins", &["store", "outcome"])?,
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,
             config_last_reload: family.config_last_reload()?,
             admin_verbs: family.admin_verbs()?,
@@ -171,50 +171,7 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// Makes families and registers them.
-struct Families(Registry);
-
 impl Families {
-    fn add<C: Collector + Clone + 'static>(&self, family: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::with_opts(opts(name, help))?)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(opts(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::with_opts(opts(name, help))?)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(opts(name, help), labels)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        self.add(HistogramVec::new(histogram_opts(name, help), labels)?)
-    }
-
     fn credential_expiry(&self) -> Result<GaugeVec, prometheus::Error> {
         let help = "When the token in use expires, 0 where it does not";
         let opts = opts("credential_expiry_timestamp_seconds", help);
@@ -289,14 +246,6 @@ impl Families {
         let help = "Time that calls waited for a first or renewed token";
         self.add(Histogram::with_opts(histogram_opts("token_wait_seconds", help))?)
     }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("datapulse_sidecar")
-}
-
-fn histogram_opts(name: &str, help: &str) -> HistogramOpts {
-    HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Nothing here may hold a secret, a path or a caller's text in a label.
 
+mod families;
 pub mod metrics;
 pub mod trace;
 pub mod audit;

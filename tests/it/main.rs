@@ -34,3 +34,4 @@ mod hardening;
 mod servers;
 mod pod;
 mod machine;
+mod vault;

@@ -39,7 +39,6 @@ pub const NOT_YET: &[&str] = &[
     "upstream.client_cert",
     "auth.authorize_url",
     "auth.redirect_uri",
-    "stores.vault",
     "credentials[].fallback",
     "credentials[].client_credentials.private_key_jwt",
     "credentials[].refresh_token",

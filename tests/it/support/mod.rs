@@ -8,6 +8,7 @@ mod builder;
 mod callers;
 mod clocks;
 mod emulator;
+mod jwt;
 mod moto;
 mod openbao;
 mod pki;
@@ -33,6 +34,7 @@ use builder::{Started, merge};
 pub(crate) use callers::{Callers, Load};
 pub(crate) use clocks::Clocks;
 pub(crate) use emulator::DataPulse;
+pub(crate) use jwt::{Signer, TokenReviews};
 pub(crate) use moto::Moto;
 pub(crate) use openbao::OpenBao;
 pub(crate) use pki::{Authority, Leaf, TlsServer};
@@ -190,6 +192,14 @@ impl Rig {
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.expect("the metric gets there");
+    }
+
+    /// Waits until Vault was asked so many times more, and answered.
+    pub(crate) async fn looks_at_vault(&self, count: u32) {
+        let series = r#"store_reads_total{outcome="ok",store="vault"}"#;
+        let wanted = self.series(series).await + f64::from(count);
+        let asked = tools::comes_true(async || self.series(series).await >= wanted).await;
+        assert!(asked, "Vault is not asked any more");
     }
 
     async fn gauge(&self, name: &str) -> f64 {

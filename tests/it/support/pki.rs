@@ -37,6 +37,11 @@ impl Authority {
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("signed") }
     }
 
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// The file for `ca_file`.
     pub(crate) fn write(&self, dir: &Path) -> PathBuf {
         let path = dir.join("ca.pem");
