@@ -11,15 +11,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::core::Collector as _;
-use prometheus::proto::Metric;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::status::StoreReport;
 use crate::clock;
 use crate::proxy::Live;
 use crate::serve::{self, Limits};
+use crate::store::{Secrets, Stores};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::DroppedLines;
 
@@ -30,6 +28,8 @@ const LIMITS: Limits =
 #[derive(Debug, Clone)]
 pub struct Health {
     live: Arc<Live>,
+    pub(super) stores: Arc<Stores>,
+    pub(super) secrets: Secrets,
     metrics: Metrics,
     phase: Arc<watch::Sender<Phase>>,
     dropped: DroppedLines,
@@ -59,9 +59,20 @@ impl Phase {
 impl Health {
     /// Starting, until [`Self::start_up`] is done.
     #[must_use]
-    pub fn new(live: &Arc<Live>, metrics: Metrics) -> Self {
-        let phase = Arc::new(watch::Sender::new(Phase::Starting));
-        Self { live: Arc::clone(live), metrics, phase, dropped: DroppedLines::default() }
+    pub fn new(
+        live: &Arc<Live>,
+        stores: &Arc<Stores>,
+        secrets: &Secrets,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            live: Arc::clone(live),
+            stores: Arc::clone(stores),
+            secrets: secrets.clone(),
+            metrics,
+            phase: Arc::new(watch::Sender::new(Phase::Starting)),
+            dropped: DroppedLines::default(),
+        }
     }
 
     /// Counts of dropped lines are shown, too.
@@ -106,19 +117,6 @@ impl Health {
     /// The process is about to end: `/readyz` says so from now on.
     pub fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
-    }
-
-    /// The stores that were read, and whether the last read of each worked.
-    pub(super) fn stores(&self) -> Vec<StoreReport> {
-        let families = self.metrics.store_up.collect();
-        let gauges = families.iter().flat_map(|family| family.get_metric());
-        let report = |gauge: &Metric| StoreReport {
-            name: gauge.get_label().first().map_or("", |label| label.value()).to_owned(),
-            up: gauge.get_gauge().get_value() > 0.0,
-        };
-        let mut stores: Vec<_> = gauges.map(report).collect();
-        stores.sort_by(|a, b| a.name.cmp(&b.name));
-        stores
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -170,6 +168,7 @@ async fn readyz_credentials(State(health): State<Health>) -> Response {
 
 async fn metrics(State(health): State<Health>) -> Response {
     health.live.load().credentials.observe(&health.metrics);
+    health.secrets.observe(&health.metrics);
     health.dropped.observe(&health.metrics);
     health.metrics.clock_suspect.set(i64::from(clock::is_suspect()));
     let snapshot = health.live.load();

@@ -12,5 +12,5 @@ mod status;
 mod verbs;
 
 pub use health::{Health, serve_health};
-pub use status::{ConfigurationReport, ReloadState, Report, Status, StoreReport, serve_admin};
+pub use status::{ConfigurationReport, ReloadState, Report, Status, serve_admin};
 pub use verbs::Verbs;

@@ -208,6 +208,7 @@ fn stores(report: &Report) -> Markup {
                 @for store in &report.stores {
                     @let word = if store.up { "up" } else { "down" };
                     span class="store" { (store.name) " " span class={ "badge " (word) } { (word) } }
+                    @if let Some(reason) = &store.reason { span class="quiet" { (reason) " " } }
                 }
                 @if report.stores.is_empty() { span class="quiet" { "None was read yet." } }
             }
@@ -222,9 +223,10 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{ConfigurationReport, StoreReport};
+    use crate::admin::ConfigurationReport;
     use crate::config::model::Level;
     use crate::shaping::SharedKey;
+    use crate::store::{SecretReport, StoreReport};
 
     #[test]
     fn whatever_a_text_holds_it_is_no_markup() {
@@ -250,7 +252,20 @@ mod tests {
             }],
             shared_keys: vec![SharedKey { credentials: vec![hostile()], quota: hostile() }],
             quotas: Vec::new(),
-            stores: vec![StoreReport { name: hostile(), up: false }],
+            stores: vec![StoreReport {
+                name: hostile(),
+                up: false,
+                reason: Some(hostile()),
+                last_error: Some(hostile()),
+                since_seconds: 1,
+            }],
+            secrets: vec![SecretReport {
+                secret: hostile(),
+                version: Some(hostile()),
+                age_seconds: Some(1),
+                missing: true,
+                problem: Some(hostile()),
+            }],
             configuration: ConfigurationReport {
                 age_seconds: 1,
                 mistakes: vec![hostile()],

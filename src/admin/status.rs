@@ -26,6 +26,7 @@ use crate::credential::CredentialReport;
 use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
 use crate::shaping::{QuotaReport, SharedKey};
+use crate::store::{SecretReport, StoreReport};
 
 const LIMITS: Limits =
     Limits { connections: 16, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
@@ -86,19 +87,12 @@ pub struct Report {
     pub shared_keys: Vec<SharedKey>,
     /// By name; those that shape.
     pub quotas: Vec<QuotaReport>,
-    /// Those that were read.
+    /// Where secrets are kept: the stores that were used so far.
     pub stores: Vec<StoreReport>,
+    /// By their references.
+    pub secrets: Vec<SecretReport>,
     /// Whether what is in its file is in force.
     pub configuration: ConfigurationReport,
-}
-
-/// A store of secrets as `/status` shows it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StoreReport {
-    /// `file`, `env`, `vault` or `aws`.
-    pub name: String,
-    /// Whether the last read worked, as far as the store goes.
-    pub up: bool,
 }
 
 /// The configuration as `/status` shows it. No text of the file is in it.
@@ -137,7 +131,8 @@ impl Status {
             credentials: snapshot.credentials.report(),
             shared_keys: snapshot.shaper.shared_keys(&snapshot.credentials),
             quotas: snapshot.shaper.report(&snapshot.config),
-            stores: self.health.stores(),
+            stores: self.health.stores.report(),
+            secrets: self.health.secrets.report(),
             configuration: self.configuration(),
         }
     }

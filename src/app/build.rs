@@ -153,7 +153,7 @@ impl Sidecar {
             state,
             operators: watch::Sender::new(operators),
         };
-        let health = Health::new(&live, metrics.clone());
+        let health = Health::new(&live, &reloading.stores, &reloading.secrets, metrics.clone());
         let status = Status::new(&live, &health, gauge.clone(), reloads);
         let verbs = Verbs::new(&live, reloading.operators.subscribe(), metrics.clone());
         let proxy = proxy::Sidecar::new(

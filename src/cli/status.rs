@@ -114,13 +114,14 @@ fn table(report: &Report) -> String {
         ]);
     }
     format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}{}{}",
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}{}{}{}",
         report.version,
         report.phase,
         seconds(report.uptime_seconds),
         report.in_flight,
         report.upstream,
         quotas(&report.quotas),
+        secrets(report),
         paused(&report.credentials),
         shared(&report.shared_keys),
         unpersisted(&report.credentials),
@@ -134,6 +135,30 @@ fn clock(report: &Report) -> &'static str {
     } else {
         ""
     }
+}
+
+/// The secrets, and the stores that cannot be used.
+fn secrets(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["secret", "version", "seen", "problem"]);
+    for secret in &report.secrets {
+        table.add_row([
+            secret.secret.clone(),
+            secret.version.clone().unwrap_or_default(),
+            secret.age_seconds.map_or_else(String::new, |age| format!("{} ago", seconds(age))),
+            secret.problem.clone().unwrap_or_default(),
+        ]);
+    }
+    let down = report.stores.iter().filter(|store| !store.up).map(|store| {
+        let error = store.last_error.as_deref().unwrap_or_default();
+        format!(
+            "\nthe store {} has not worked for {}: {error}",
+            store.name,
+            seconds(store.since_seconds)
+        )
+    });
+    format!("\n{table}{}", down.collect::<String>())
 }
 
 /// What to do about credentials that are paused; nothing when none is.

@@ -26,7 +26,7 @@ pub use error::StoreError;
 pub use file::FileStore;
 pub use stores::{Remote, StoreReport, Stores};
 pub use vault::Vault;
-pub use watch::{SecretReport, SecretView, SecretWatch, SecretWatcher, Secrets, watched};
+pub use watch::{SecretReport, SecretWatch, SecretWatcher, Secrets, watched};
 
 use crate::secret::{SecretProblem, SecretRef, SecretValue};
 use lock::FolderLock;

@@ -44,6 +44,10 @@ pub struct Metrics {
     pub store_up: IntGaugeVec,
     /// Reads of a store, by `store`, `outcome`.
     pub store_reads: IntCounterVec,
+    /// Since a store last said what is there, in seconds, by `secret`: its reference.
+    pub secret_age: IntGaugeVec,
+    /// 1 where a store says that there is nothing to be had, by `secret`.
+    pub secret_missing: IntGaugeVec,
     /// Values written back to a store, by `store`, `outcome`.
     pub store_writes: IntCounterVec,
     /// Logins to a store and their renewals, by `store`, `outcome`.
@@ -117,6 +121,8 @@ impl Metrics {
             credential_refreshes: family.credential_refreshes()?,
             store_up: family.gauges("store_up", "Whether the last read worked", &["store"])?,
             store_reads: family.counters("store_reads_total", "Reads", &["store", "outcome"])?,
+            secret_age: family.gauges("secret_age_seconds", "Since it was seen", &["secret"])?,
+            secret_missing: family.gauges("secret_missing", "1: it is not there", &["secret"])?,
             store_writes: family.counters("store_writes_total", "Writes", &["store", "outcome"])?,
             store_logins: family.counters("store_logins_total", "Logins", &["store", "outcome"])?,
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,

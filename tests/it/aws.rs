@@ -75,6 +75,15 @@ async fn a_rotation_through_its_stages_fails_no_call_and_a_pending_key_is_never_
     let (made, failed) = callers.stop().await;
     assert_eq!(failed, 0, "of {made}");
     assert_eq!(aws.calls("GetSecretValue"), 2);
+    let status: Value = serde_json::from_str(&rig.status(&["--json"]).await).unwrap();
+    let secret = &status["secrets"][0];
+    assert_eq!((&secret["secret"], &secret["version"]), (&json!("aws:prod/key"), &json!(pending)));
+    assert_eq!(
+        (&status["stores"][0]["name"], &status["stores"][0]["up"]),
+        (&json!("aws"), &json!(true))
+    );
+    let age = r#"secret_age_seconds{secret="aws:prod/key"}"#;
+    assert!(rig.series(age).await < 20.0, "AWS was asked just now");
     rig.finish().await;
 }
 
@@ -139,6 +148,8 @@ async fn a_refusal_keeps_the_key_is_told_by_its_code_and_is_not_repeated_at_once
         rig.counted(&reads(outcome)).await;
         rig.log("a store of secrets cannot be used").await;
         assert_eq!(rig.series(UP).await, 0.0);
+        let status = rig.status(&[]).await;
+        assert!(status.contains("the store aws has not worked for"), "{status}");
         assert_eq!(rig.get("/v1/datasets").await.status(), 200, "the key that was read before");
         // tidy: passes time because nothing must be asked meanwhile.
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -171,11 +182,14 @@ async fn a_secret_that_is_deleted_keeps_its_last_value_and_one_that_is_not_there
     aws.call("DeleteSecret", json!({"SecretId": "prod/key"})).await;
     rig.counted(&reads("deleted")).await;
     rig.log("what was read before is kept").await;
+    let missing = r#"secret_missing{secret="aws:prod/key"}"#;
+    rig.until_series(missing, |missing| missing == 1.0).await;
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
     assert_eq!(rig.series(UP).await, 1.0, "the store is not to blame");
     aws.call("RestoreSecret", json!({"SecretId": "prod/key"})).await;
     let ok = rig.series(&reads("ok")).await;
     rig.until_series(&reads("ok"), |now| now > ok).await;
+    assert_eq!(rig.series(missing).await, 0.0);
     rig.finish().await;
 
     let rig = reader(&aws, "aws:prod/later", "1s").await.unready().start().await;

@@ -1,7 +1,6 @@
 //! One watched secret: what its user has, what was noticed since, and when to look again.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,10 +48,6 @@ struct Problem {
     is_missing: bool,
 }
 
-/// What is known of a secret, for reports. Holds it in the watch as long as it lives.
-#[derive(Debug, Clone)]
-pub struct SecretView(Arc<Entry>);
-
 /// A secret as `/status` shows it. No field holds the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretReport {
@@ -66,25 +61,6 @@ pub struct SecretReport {
     pub missing: bool,
     /// Why the last look failed, as a metric label.
     pub problem: Option<String>,
-}
-
-impl SecretView {
-    pub(super) const fn new(entry: Arc<Entry>) -> Self {
-        Self(entry)
-    }
-
-    /// As `/status` shows it.
-    #[must_use]
-    pub fn report(&self) -> SecretReport {
-        let known = self.0.known.lock();
-        SecretReport {
-            secret: self.0.at.to_string(),
-            version: known.used.as_ref().and_then(|used| Some(used.version.as_ref()?.to_string())),
-            age_seconds: known.seen_at.map(|at| at.elapsed().as_secs()),
-            missing: known.problem.as_ref().is_some_and(|problem| problem.is_missing),
-            problem: known.problem.as_ref().map(|problem| problem.kind.to_owned()),
-        }
-    }
 }
 
 impl Entry {
@@ -104,6 +80,19 @@ impl Entry {
             known: Mutex::new(known),
             looking: tokio::sync::Mutex::default(),
             wake: Notify::new(),
+        }
+    }
+
+    /// As `/status` shows it. The environment of a process does not age.
+    pub(super) fn report(&self) -> SecretReport {
+        let known = self.known.lock();
+        let seen_at = known.seen_at.filter(|_| !matches!(self.at, SecretRef::Env { .. }));
+        SecretReport {
+            secret: self.at.to_string(),
+            version: known.used.as_ref().and_then(|used| Some(used.version.as_ref()?.to_string())),
+            age_seconds: seen_at.map(|at| at.elapsed().as_secs()),
+            missing: known.problem.as_ref().is_some_and(|problem| problem.is_missing),
+            problem: known.problem.as_ref().map(|problem| problem.kind.to_owned()),
         }
     }
 

@@ -6,17 +6,19 @@
 mod entry;
 mod watcher;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use entry::{SecretReport, SecretView};
+pub use entry::SecretReport;
 pub use watcher::SecretWatcher;
 
 use super::{Claim, SecretStore, SecretVersion, StoreError};
 use crate::files::Folders;
 use crate::secret::{SecretRef, SecretValue};
+use crate::telemetry::Metrics;
 use entry::Entry;
 
 /// The stores, and the list of what is watched in them. Cloning shares both.
@@ -26,6 +28,8 @@ pub struct Secrets {
     entries: Arc<Mutex<Vec<Weak<Entry>>>>,
     /// Tells the watcher of files that there is one more.
     added: Arc<Notify>,
+    /// Which secrets have gauges.
+    shown: Arc<Mutex<BTreeSet<String>>>,
     /// Tells the watcher of stores that the next look is due at another time.
     planned: Arc<Notify>,
 }
@@ -47,6 +51,7 @@ pub fn watched(stores: Arc<dyn SecretStore>) -> (Secrets, SecretWatcher) {
         entries: Arc::default(),
         added: folders.waker(),
         planned: Arc::default(),
+        shown: Arc::default(),
     };
     (secrets.clone(), SecretWatcher::new(secrets, folders))
 }
@@ -79,6 +84,40 @@ impl Secrets {
         self.planned.notify_one();
     }
 
+    /// What is known of each secret, by its reference; of one with several users what the one knows
+    /// whose last look is longest ago.
+    #[must_use]
+    pub fn report(&self) -> Vec<SecretReport> {
+        let mut reports: BTreeMap<String, SecretReport> = BTreeMap::new();
+        for report in self.entries().iter().map(|entry| entry.report()) {
+            let known = reports.entry(report.secret.clone()).or_insert_with(|| report.clone());
+            if report.age_seconds > known.age_seconds {
+                *known = report;
+            }
+        }
+        reports.into_values().collect()
+    }
+
+    /// Brings the gauges up to date; those of secrets that nobody uses any more go.
+    pub fn observe(&self, metrics: &Metrics) {
+        let reports = self.report();
+        let mut shown = self.shown.lock();
+        for gone in shown.iter().filter(|one| reports.iter().all(|report| report.secret != **one)) {
+            drop(metrics.secret_age.remove_label_values(&[gone]));
+            drop(metrics.secret_missing.remove_label_values(&[gone]));
+        }
+        shown.clear();
+        for report in &reports {
+            if let Some(age) = report.age_seconds {
+                let age = i64::try_from(age).unwrap_or(i64::MAX);
+                metrics.secret_age.with_label_values(&[&report.secret]).set(age);
+            }
+            let missing = i64::from(report.missing);
+            metrics.secret_missing.with_label_values(&[&report.secret]).set(missing);
+            shown.insert(report.secret.clone());
+        }
+    }
+
     /// What is still watched.
     fn entries(&self) -> Vec<Arc<Entry>> {
         let mut entries = self.entries.lock();
@@ -92,12 +131,6 @@ impl SecretWatch {
     #[must_use]
     pub fn at(&self) -> &SecretRef {
         self.entry.at()
-    }
-
-    /// What is known of it, for reports.
-    #[must_use]
-    pub fn view(&self) -> SecretView {
-        SecretView::new(Arc::clone(&self.entry))
     }
 
     /// Asks the store. From then on another value than this one is a change.

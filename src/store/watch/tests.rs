@@ -227,7 +227,7 @@ async fn of_a_polled_store_the_version_is_looked_at_and_the_value_only_when_it_m
     bench.store.set("a", 2);
     assert!(!bench.changes_within(POLL * 2).await, "another version of the same value");
     assert_eq!(bench.store.asked().1, 1);
-    assert_eq!(bench.watch.view().report().version.as_deref(), Some("2"));
+    assert_eq!(bench.watch.entry.report().version.as_deref(), Some("2"));
     bench.store.set("b", 3);
     assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
     assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("b"));
@@ -262,7 +262,7 @@ async fn a_store_that_is_down_for_an_hour_is_asked_a_bounded_number_of_times() {
     let (versions, reads) = bench.store.asked();
     println!("asked {versions} times in an hour");
     assert!(versions + reads <= 150, "{versions} and {reads}");
-    let report = bench.watch.view().report();
+    let report = bench.watch.entry.report();
     assert_eq!((report.problem.as_deref(), report.missing), (Some("timeout"), false));
     assert!(report.age_seconds.unwrap() >= 3600);
     bench.store.fail(None);
