@@ -10,6 +10,8 @@
 #[path = "../benches/shaping/bars.rs"]
 #[expect(dead_code, reason = "the long form uses all of it")]
 mod bars;
+#[path = "../benches/shaping/feedback.rs"]
+mod feedback;
 #[path = "../benches/shaping/limiters.rs"]
 mod limiters;
 #[path = "../benches/shaping/simulation.rs"]
@@ -68,5 +70,20 @@ fn a_process_that_is_killed_every_two_minutes_never_trips_a_limiter() {
         }
         let used = killed(limit, simulation::Load::Saturated, seconds, true, 7).used;
         assert!(used >= 97.5, "L = {limit}: {used:.2} %");
+    }
+}
+
+#[test]
+fn a_limiter_that_nobody_told_of_is_learnt_and_its_silence_is_kept() {
+    for (vendor, own, nodes) in feedback::undeclared(100) {
+        for asks in [None, Some(std::time::Duration::from_secs(10))] {
+            for heard in feedback::heard_under_all(&vendor, (own, nodes), 100, asks, 1) {
+                let (name, respite) = (vendor.name, heard.respite());
+                assert_eq!(heard.too_early, 0, "{name}: {heard:?}");
+                assert!(heard.sent > 1000 && heard.refused < heard.sent / 4, "{name}: {heard:?}");
+                let declarable = nodes == 1 && own == 100;
+                assert!(!declarable || respite.is_none_or(|s| s >= 120.0), "{name}: {heard:?}");
+            }
+        }
     }
 }

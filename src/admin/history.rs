@@ -86,6 +86,8 @@ mod tests {
             waiting: vec![WaitingReport { tenant: "a".to_owned(), calls: 2 }],
             paused_for_seconds: None,
             throttled: 0,
+            learnt: Vec::new(),
+            foreign_usage: 0,
         }
     }
 

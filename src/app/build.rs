@@ -13,7 +13,7 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::clients::{issuers, webhooks};
+use super::clients::{shaped_issuers, webhooks};
 use super::known::Known;
 use super::reload::Reloading;
 use super::stores;
@@ -122,7 +122,7 @@ impl Sidecar {
     /// # Errors
     /// See [`StartError`].
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
-        let issuers = issuers(&config)?;
+        let (issuers, own_calls) = shaped_issuers(&config)?;
         let stores = stores::open(&config, &metrics)?;
         let listeners = Listeners::bind(&config.listeners).await?;
         let own_sockets = OwnSockets::bind(&config, ports).await?;
@@ -135,7 +135,7 @@ impl Sidecar {
         let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
         let gauge = Gauge::new(metrics.clone());
         let server = Arc::new(server_conf(&config));
-        let live = Arc::new(Live::new(Snapshot {
+        let live = own_calls.shape_by(Live::new(Snapshot {
             callers,
             access: Access::new(&config),
             shaper: Shaper::new(&config, &metrics),

@@ -1,18 +1,25 @@
 //! The HTTP clients for calls of our own: to the authorization server, the API host and, with
 //! deliveries, to the app. What they trust is read and checked here.
 
+use std::sync::Arc;
+
 use super::build::StartError;
+use super::own_calls::Shaped;
 use crate::config::Config;
 use crate::config::model::Endpoint;
-use crate::credential::Issuers;
+use crate::credential::{Issuers, OwnCalls};
 use crate::store::Secrets;
 use crate::telemetry::Metrics;
 use crate::tls::{self, Roots};
 use crate::webhook::{KeyKeeper, Webhooks};
 
 /// Checks what the API host and the authorization server are verified with, and gives the clients
-/// for the calls that the sidecar itself makes to them.
-pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
+/// for the calls that the sidecar itself makes to them; `own_calls` says when the API host may be
+/// called.
+pub(super) fn issuers(
+    config: &Config,
+    own_calls: Arc<dyn OwnCalls>,
+) -> Result<Issuers, StartError> {
     let (upstream, auth) = (&config.upstream, &config.auth);
     let mut api_roots = Roots::none();
     if upstream.origin.tls {
@@ -33,7 +40,15 @@ pub(super) fn issuers(config: &Config) -> Result<Issuers, StartError> {
         api: upstream.origin.clone(),
         auth_client: tls::http_client(&auth_roots)?,
         api_client: tls::http_client(&api_roots)?,
+        own_calls,
     })
+}
+
+/// The same for a start, with what is still to be told which shaper there is.
+pub(super) fn shaped_issuers(config: &Config) -> Result<(Issuers, Arc<Shaped>), StartError> {
+    let own_calls = Arc::new(Shaped::default());
+    let issuers = issuers(config, Arc::clone(&own_calls) as Arc<dyn OwnCalls>)?;
+    Ok((issuers, own_calls))
 }
 
 /// The client that hands deliveries to the app. Certificates are needed only where one speaks TLS.

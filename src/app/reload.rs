@@ -143,7 +143,7 @@ impl Reloading {
             tracing::warn!(part, "this change of the configuration needs a restart");
         }
         if config.auth != self.issuers.auth {
-            match issuers(&config) {
+            match issuers(&config, Arc::clone(&self.issuers.own_calls)) {
                 Ok(issuers) => self.issuers = issuers,
                 Err(error) => return self.fail(&error),
             }

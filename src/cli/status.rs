@@ -194,7 +194,16 @@ fn quotas(quotas: &[QuotaReport]) -> String {
             quota.throttled.to_string(),
         ]);
     }
-    format!("\n{table}")
+    format!("\n{table}{}", quotas.iter().map(learnt).collect::<String>())
+}
+
+/// What a quota learnt from its 429s, a line each.
+fn learnt(quota: &QuotaReport) -> String {
+    let foreign = (quota.foreign_usage > 0).then(|| {
+        format!("\n{}: {} calls of others on the same key of late", quota.name, quota.foreign_usage)
+    });
+    let lessons = quota.learnt.iter().map(|one| format!("\n{}: {}", one.config, one.reason));
+    foreign.into_iter().chain(lessons).collect()
 }
 
 /// Which credentials hold one key, and were given several quotas; nothing when there are none.

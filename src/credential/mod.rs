@@ -6,6 +6,7 @@
 
 mod demand;
 mod handle;
+mod own_calls;
 mod key;
 mod kind;
 mod oauth;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 
 pub use handle::{CredentialHandle, CredentialReport, Unavailable, UnavailableReason};
 pub use key::KeyPrint;
+pub use own_calls::{Ended, Free, OwnCall, OwnCalls};
 pub use refresher::Refresher;
 pub use registry::{Issuers, Registry, build};
 pub use state::CredentialState;
@@ -90,6 +92,9 @@ pub enum MintError {
         /// The HTTP status.
         status: u16,
     },
+    /// The quota has no room for a call of the sidecar's own to the API host: tried again.
+    #[error("the quota has no room for the call to the API host in time")]
+    NoRoom,
     /// No connection to the issuer: check `auth.token_url`, the network and `ca_file`.
     #[error("connecting to the token endpoint")]
     Unreachable(#[source] reqwest::Error),
@@ -137,7 +142,7 @@ impl MintError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
+            Self::NoRoom | Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::RejectedSecret { .. }
             | Self::Redirected { .. }
@@ -154,6 +159,7 @@ impl MintError {
         match self {
             Self::Store(error) => error.kind(),
             Self::RejectedSecret { .. } => "rejected_secret",
+            Self::NoRoom => "no_room",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
             Self::Interrupted(_) => "interrupted",

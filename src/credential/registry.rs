@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::handle::{CredentialHandle, CredentialReport};
 use super::kind::{ApiKey, ClientCredentialsGrant, SessionToken};
 use super::oauth::TokenEndpoint;
+use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
 use super::supply::Supply;
 use super::verify::Verifier;
@@ -39,6 +40,8 @@ pub struct Issuers {
     pub auth_client: reqwest::Client,
     /// As above, for the API host.
     pub api_client: reqwest::Client,
+    /// Who says when the API host may be called.
+    pub own_calls: Arc<dyn OwnCalls>,
 }
 
 /// Builds a handle for each credential, and the tasks that keep them: whoever calls runs
@@ -59,9 +62,13 @@ pub fn build(
     let entry = |credential: &Credential| {
         let handle = previous.and_then(|previous| previous.same(credential)).cloned();
         let handle = handle.unwrap_or_else(|| {
-            let verifier = issuers.verifier().filter(|_| credential.verify);
+            let permits = Permits {
+                calls: Arc::clone(&issuers.own_calls),
+                credential: Arc::clone(&credential.name),
+            };
+            let verifier = issuers.verifier(&permits).filter(|_| credential.verify);
             let secret = secrets.watch(credential.kind.secret());
-            let source = issuers.source(&credential.kind);
+            let source = issuers.source(&credential.kind, permits);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
             refreshers.push(refresher);
@@ -74,7 +81,7 @@ pub fn build(
 }
 
 impl Issuers {
-    fn source(&self, kind: &CredentialKind) -> Box<dyn TokenSource> {
+    fn source(&self, kind: &CredentialKind, permits: Permits) -> Box<dyn TokenSource> {
         match kind {
             CredentialKind::ApiKey(_) => Box::new(ApiKey),
             CredentialKind::ClientCredentials(client) => Box::new(ClientCredentialsGrant::new(
@@ -86,14 +93,14 @@ impl Issuers {
                 let url = self.api.url(&self.auth.refresh_path);
                 let url = url.unwrap_or_else(|| self.auth.token_url.clone());
                 let endpoint = TokenEndpoint::renewing(self.api_client.clone(), url);
-                Box::new(SessionToken::new(endpoint))
+                Box::new(SessionToken::new(endpoint, permits))
             }
         }
     }
 
-    fn verifier(&self) -> Option<Verifier> {
+    fn verifier(&self, permits: &Permits) -> Option<Verifier> {
         let url = self.api.url(&self.auth.verify_path)?;
-        Some(Verifier::new(self.api_client.clone(), url))
+        Some(Verifier::new(self.api_client.clone(), url, permits.clone()))
     }
 }
 
@@ -229,7 +236,8 @@ mod tests {
         let (secrets, _watcher) = store::watched(Arc::new(Stores::new(&metrics)));
         let http = tls::http_client(&tls::Roots::load(Some(&ca_file)).unwrap()).unwrap();
         let api = Origin { tls: false, host: "localhost".to_owned(), port: 1 };
-        let issuers = Issuers { auth, api, auth_client: http.clone(), api_client: http };
+        let own_calls = Arc::new(crate::credential::Free);
+        let issuers = Issuers { auth, api, auth_client: http.clone(), api_client: http, own_calls };
         let (registry, refreshers) = build(&credentials, &issuers, &secrets, &metrics, None);
         let mut tasks = JoinSet::new();
         let app = axum::Router::new().route("/t", post(issue));

@@ -134,7 +134,7 @@ impl Supply {
         if replaces
             && works
             && let Some(verifier) = &self.verifier
-            && let Some(status) = verifier.rejection(&minted.value).await
+            && let Some(status) = verifier.rejection(&minted.value).await?
         {
             return Err(self.turn_down(secret, status));
         }
@@ -223,6 +223,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::credential::own_calls::Permits;
     use crate::secret::SecretRef;
     use crate::store::{self, SecretStore};
 
@@ -335,11 +336,13 @@ mod tests {
             let mut tasks = JoinSet::new();
             tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
             let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+            let calls = Arc::new(crate::credential::Free);
+            let permits = Permits { calls, credential: "reader".into() };
             let supply = Supply::new(
                 &"reader".into(),
                 secrets.watch(&"file:/nowhere".parse().unwrap()),
                 Box::new(fake),
-                Some(Verifier::new(http, url)),
+                Some(Verifier::new(http, url, permits)),
             );
             let mut bench = Self { store, supply, _tasks: tasks };
             assert_eq!(bench.mint(Reason::Initial).await, Ok("one".to_owned()));

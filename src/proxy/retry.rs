@@ -160,13 +160,16 @@ impl Sidecar {
     /// before its deadline.
     pub(super) fn pause(&self, session: &Session, response: &ResponseHeader, call: &Call) -> bool {
         let asked = retry_after::parse(&response.headers, clock::wall());
-        let throttled = call.place.as_ref().and_then(|place| place.throttled(asked, call.deadline));
-        let cause = if throttled.is_some() { "shaped" } else { "unshaped" };
-        self.metrics.upstream_throttled.with_label_values(&[cause]).inc();
-        let Some((pause, fits)) = throttled else { return false };
-        let credential = call.handle.as_ref().map_or("", |handle| &**handle.name());
-        let pause_s = pause.as_secs();
-        tracing::warn!(credential, pause_s, "the upstream's limit is reached: its quota pauses");
+        if asked.is_some_and(|asked| asked >= retry_after::RETRY_AFTER_MAX) {
+            tracing::warn!("the upstream asks for a pause of 15 min or more; 15 min are kept");
+        }
+        let place = call.place.as_ref();
+        let headers = &response.headers;
+        let throttled = place.and_then(|place| place.throttled(asked, headers, call.deadline));
+        let Some((_pause, fits)) = throttled else {
+            self.metrics.upstream_throttled.with_label_values(&["", "unshaped"]).inc();
+            return false;
+        };
         let replayable = Self::attempt(session, call).again != Again::Never;
         let again = fits && replayable && call.attempts < ATTEMPTS_MAX;
         if again {
@@ -180,7 +183,7 @@ impl Sidecar {
         if response.status != StatusCode::TOO_MANY_REQUESTS
             && let Some(place) = &call.place
         {
-            place.answered();
+            place.answered(&response.headers);
         }
     }
 }

@@ -68,8 +68,8 @@ impl<'a> Builder<'a> {
         known: &Arc<Quota>,
         quota: &model::Quota,
     ) -> Option<Arc<Quota>> {
-        let (terms, also) = terms_of(quota)?;
-        known.change(terms, also);
+        let Wanted { terms, also, others } = Wanted::of(quota)?;
+        known.change(terms, also, others);
         known.keep_in(self.file.as_deref_mut());
         Some(Arc::clone(known))
     }
@@ -81,9 +81,9 @@ impl<'a> Builder<'a> {
         start: Start,
         history: Option<&History>,
     ) -> Option<Arc<Quota>> {
-        let (terms, also) = terms_of(quota)?;
+        let Wanted { terms, also, others } = Wanted::of(quota)?;
         let start = if quota.cautious { Start::UsedUp } else { start };
-        let mut schedule = Schedule::new(terms, also, start, self.now());
+        let mut schedule = Schedule::new(terms, also, start, self.now()).beside(others);
         history.into_iter().for_each(|history| schedule.recall(history, self.now()));
         let quota = Quota::new(name, self.began_at, schedule, self.metrics);
         quota.keep_in(self.file.as_deref_mut());
@@ -103,17 +103,30 @@ pub(super) fn length_max(config: &Config, terms: &model::Quota, quota: &Quota) -
     config.shaping.queue_max.unwrap_or_else(|| leave.min(QUEUE_MAX))
 }
 
-/// What a schedule keeps; `None`: nothing is shaped.
-fn terms_of(quota: &model::Quota) -> Option<(Terms, Option<(u32, Duration)>)> {
-    let rate = quota.limit?;
-    let terms = Terms {
-        limit: part_of(rate.calls, quota.share),
-        window: rate.per,
-        spread: quota.spread,
-        tick: quota.tick,
-        burst: quota.burst.map(|burst| part_of(burst, quota.share)),
-    };
-    Some((terms, quota.also.map(|also| (part_of(also.calls, quota.share), also.per))))
+/// What a schedule keeps.
+struct Wanted {
+    terms: Terms,
+    /// A second limit and its window.
+    also: Option<(u32, Duration)>,
+    /// What is left of the limit to others.
+    others: u32,
+}
+
+impl Wanted {
+    /// `None`: nothing is shaped.
+    fn of(quota: &model::Quota) -> Option<Self> {
+        let rate = quota.limit?;
+        let part = |calls| part_of(calls, quota.share);
+        let terms = Terms {
+            limit: part(rate.calls),
+            window: rate.per,
+            spread: quota.spread,
+            tick: quota.tick,
+            burst: quota.burst.map(part),
+        };
+        let also = quota.also.map(|also| (part(also.calls), also.per));
+        Some(Self { terms, also, others: rate.calls.saturating_sub(terms.limit) })
+    }
 }
 
 /// This process's part of so many calls; at least one.

@@ -58,30 +58,39 @@ impl Envelope {
         self.total.saturating_add(sends) <= self.limit || self.holds(at.max(now), sends)
     }
 
+    /// The most that any limiter which the inequality covers can have counted at `at`, with what was
+    /// sent since then.
+    #[must_use]
+    pub fn level(&self, at: Duration) -> u64 {
+        let level = self.highest(at, 0, u128::MAX).div_ceil(u128::from(self.window));
+        u64::try_from(level).unwrap_or(u64::MAX)
+    }
+
     /// The inequality, with so many more sends at a moment that is not before the newest cell.
     fn holds(&self, at: Duration, sends: u64) -> bool {
+        let most = u128::from(self.limit) * u128::from(self.window);
+        self.highest(at, sends, most) <= most
+    }
+
+    /// The highest of the weighted sums, times the window, or the first that is over `enough`.
+    fn highest(&self, at: Duration, sends: u64, enough: u128) -> u128 {
         let from = self.position(at).saturating_sub(self.spread);
         let mut index = from / self.cell;
         let mut near = sends.saturating_add(self.sum(index, self.newest + 1));
         let mut far = near + self.sum(index.saturating_sub(CELLS), index);
-        if far > self.limit {
-            return false;
-        }
+        let mut highest = u128::from(far) * u128::from(self.window);
         // Between two steps the weighted sum falls with x: only the steps need a look.
         let mut x = from % self.cell;
-        let most = u128::from(self.limit) * u128::from(self.window);
-        while self.strict && x < self.window {
+        while self.strict && x < self.window && highest <= enough {
             index = index.saturating_sub(1);
             near += self.counted(index);
             far += self.counted(index.saturating_sub(CELLS));
             let weighted =
                 u128::from(x) * u128::from(near) + u128::from(self.window - x) * u128::from(far);
-            if weighted > most {
-                return false;
-            }
+            highest = highest.max(weighted);
             x += self.cell;
         }
-        true
+        highest
     }
 
     /// Whether so many more sends, at whatever moments from now on, keep within the limit.
@@ -291,6 +300,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_level_is_what_the_formula_says_or_a_cell_more(
+            gaps in prop::collection::vec(0.0_f64..3.0, 1..120),
+        ) {
+            let spread = Duration::from_millis(250);
+            let mut envelope = Envelope::new(1000, Duration::from_secs(60), spread, true);
+            let (mut now, mut sent) = (0.0, Vec::new());
+            for gap in gaps {
+                now += gap;
+                envelope.count(Duration::from_secs_f64(now));
+                sent.push(now);
+            }
+            let level = envelope.level(Duration::from_secs_f64(now)) as f64;
+            prop_assert!(level >= worst(&sent, now, 0.25) - 1e-6);
+            prop_assert!(level <= worst(&sent, now, 1.25).ceil() + 1.0);
+        }
+
         #[test]
         fn what_will_be_allowed_at_once_is_allowed_bit_by_bit(
             gaps in prop::collection::vec(0_u64..3000, 1..100),

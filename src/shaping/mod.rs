@@ -7,16 +7,25 @@
 
 pub mod history;
 pub mod envelope;
+mod terms;
 pub mod pace;
 pub mod pause;
+pub mod told;
+pub mod learn;
+pub mod learner;
+mod also;
 pub mod queue;
 pub mod schedule;
+pub mod heed;
 pub mod state_file;
 mod report;
 mod lines;
 mod turns;
 mod outlook;
 mod quota;
+mod answers;
+mod place;
+mod own_call;
 mod sharing;
 mod build;
 #[cfg(test)]
@@ -35,13 +44,14 @@ use crate::os::Boot;
 use crate::telemetry::Metrics;
 use build::{Builder, length_max};
 use lines::Line;
-use queue::Ticket;
+pub use own_call::OwnPermit;
+use place::Turn;
+pub use place::{Permit, Place};
 use quota::Quota;
-pub use report::{QuotaReport, WaitingReport};
+pub use report::{Learnt, QuotaReport, WaitingReport};
 pub use sharing::SharedKey;
 use sharing::Sharing;
 use state_file::StateFile;
-use turns::Taken;
 
 /// A permit may always be used for this long: timers are that late.
 const LATE_MIN: Duration = Duration::from_millis(10);
@@ -67,35 +77,6 @@ struct Shaped {
     lines: Vec<Arc<Line>>,
     /// From the permit to the wire at most; later, a new permit is needed.
     late: Duration,
-}
-
-/// A place in a quota's queue, held until the call is over; each attempt takes a permit from it.
-#[derive(Debug)]
-#[must_use = "dropping it gives the place up"]
-pub struct Place(Option<Turn>);
-
-#[derive(Debug)]
-struct Turn {
-    quota: Arc<Quota>,
-    late: Duration,
-    line: Arc<Line>,
-    ticket: Ticket,
-    arrived_at: Instant,
-    wait_max: Duration,
-    /// By the attempt that has not left yet.
-    taken: Option<Taken>,
-    /// The number of the charge that the last attempt left with.
-    sent: Option<u64>,
-}
-
-/// The right to send one request now; every attempt needs its own.
-#[derive(Debug)]
-#[must_use = "it is charged when the request is written"]
-pub struct Permit {
-    /// When the request was about to be written.
-    pub departed_at: Instant,
-    /// How long the call had held its place.
-    pub waited: Duration,
 }
 
 /// The shaper refuses a call: when it arrives, or as soon as the upstream's silence makes its
@@ -219,80 +200,5 @@ impl Shaper {
     /// Brings the gauges up to date that change without a call.
     pub fn observe(&self) {
         self.quotas.values().for_each(|shaped| shaped.quota.observe());
-    }
-}
-
-impl Place {
-    /// Waits for the call's turn, before a connection is taken; at once where it was waited for.
-    ///
-    /// # Errors
-    /// A [`Refusal`] when the turn would come after `deadline`.
-    pub async fn ready(&mut self, deadline: Instant) -> Result<(), Refusal> {
-        let Some(turn) = &mut self.0 else { return Ok(()) };
-        if turn.taken.is_none() {
-            let deadline = deadline.min(Instant::now() + turn.wait_max);
-            turn.taken = Some(turn.quota.turn(&turn.line, turn.ticket, deadline).await?);
-        }
-        Ok(())
-    }
-
-    /// The request head is about to be written: stamps the permit, and waits for another where too
-    /// much time went by since the call's turn.
-    ///
-    /// # Errors
-    /// As [`Self::ready`].
-    pub async fn depart(&mut self, deadline: Instant) -> Result<Permit, Refusal> {
-        let mut retaken = false;
-        loop {
-            self.ready(deadline).await?;
-            let now = Instant::now();
-            let Some(turn) = &mut self.0 else {
-                return Ok(Permit { departed_at: now, waited: Duration::ZERO });
-            };
-            let Some(taken) = turn.taken.take() else { continue };
-            let late = now.saturating_duration_since(turn.quota.moment(taken)) > turn.late;
-            // Once: what was waited for a second time leaves, however slow the machine is.
-            let is_late = late && !retaken;
-            if is_late || !turn.quota.restamp(taken, now) {
-                turn.quota.give_back(taken);
-                retaken |= is_late;
-                continue;
-            }
-            turn.sent = Some(taken.charge.number);
-            let waited = now.saturating_duration_since(turn.arrived_at);
-            turn.quota.observe_wait(waited);
-            return Ok(Permit { departed_at: now, waited });
-        }
-    }
-
-    /// The upstream answered `429`, with this `Retry-After`: pauses the whole quota. Gives how long,
-    /// and whether the call could be sent again before its deadline; `None` without a quota.
-    pub fn throttled(
-        &self,
-        asked: Option<Duration>,
-        deadline: Instant,
-    ) -> Option<(Duration, bool)> {
-        let turn = self.0.as_ref()?;
-        let pause = turn.quota.throttled(turn.sent?, asked);
-        let again = turn.quota.returns_by(&turn.line, turn.ticket);
-        let by = deadline.min(Instant::now() + turn.wait_max);
-        Some((pause, again < by))
-    }
-
-    /// The upstream answered anything else.
-    pub fn answered(&self) {
-        if let Some(turn) = &self.0
-            && let Some(charge) = turn.sent
-        {
-            turn.quota.answered(charge);
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(taken) = self.taken.take() {
-            self.quota.give_back(taken);
-        }
     }
 }

@@ -60,7 +60,7 @@ impl<W> Turns<W> {
         now: Duration,
         deadline: Duration,
     ) -> Outlook {
-        let ahead = self.queue.ahead(line, ticket);
+        let ahead = self.queue.ahead(line, ticket) + self.own_waiting as u64;
         if !self.schedule.leaves_in_time(now, ahead, deadline) {
             return Outlook::QuotaIsLate;
         }
@@ -80,7 +80,7 @@ impl<W> Turns<W> {
         ticket: Ticket,
         now: Duration,
     ) -> (Duration, Duration) {
-        let ahead = self.queue.ahead(line, ticket);
+        let ahead = self.queue.ahead(line, ticket) + self.own_waiting as u64;
         let shared = self.schedule.leaves_by(now, ahead);
         let before = self.queue.before(line, ticket);
         let Some(bound) = self.lines.bound(line) else { return (shared, now) };

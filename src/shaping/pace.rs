@@ -9,25 +9,11 @@
 use std::time::Duration;
 
 use super::envelope::Envelope;
-use super::history::{History, Marks};
+use super::history::{History, Marks, Sent};
+pub use super::terms::Terms;
 
 /// What is given back of the lateness of timers. Counts towards the spread.
-const SLACK: Duration = Duration::from_millis(10);
-
-/// A limit, and what is known of the limiter that keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// Requests in each window: this process's share of them; 0 is read as 1.
-    pub limit: u32,
-    /// Above zero.
-    pub window: Duration,
-    /// Between our send and the upstream's count.
-    pub spread: Duration,
-    /// How coarsely the upstream reads its clock.
-    pub tick: Duration,
-    /// What the upstream takes at once, where that is less than the limit.
-    pub burst: Option<u32>,
-}
+pub(super) const SLACK: Duration = Duration::from_millis(10);
 
 /// What is assumed of the time before the first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,16 +50,7 @@ impl Pace {
         let terms = Terms { limit: terms.limit.max(1), ..terms };
         let Terms { limit, window, tick, .. } = terms;
         let memory = window + terms.spread;
-        // One less than the limit: a window that is closed at both ends holds one more.
-        let interval = match limit.checked_sub(1).filter(|others| *others > 0) {
-            Some(others) => (memory + tick).div_f64(f64::from(others)) + Duration::from_nanos(1),
-            None => memory + window + tick + SLACK,
-        };
-        let jittered = terms.spread.as_nanos().div_ceil(interval.as_nanos().max(1));
-        let known = terms.burst.map_or(u32::MAX, |burst| {
-            burst.saturating_sub(u32::try_from(jittered).unwrap_or(u32::MAX)).saturating_sub(1)
-        });
-        let debt_max = (limit / 5).min(known);
+        let (interval, debt_max) = (terms.interval(), terms.debt_max());
         let (clear_at, bursts_from) = match start {
             Start::Idle => (now, now),
             Start::Unknown => (now, now + memory),
@@ -136,6 +113,38 @@ impl Pace {
         }
     }
 
+    /// Goes on under stricter terms.
+    pub fn tighten(&mut self, terms: Terms, now: Duration) {
+        let mut stricter = Self::new(terms, Start::Idle, now);
+        stricter.recall(&self.history(now), now);
+        stricter.clear_at = stricter.clear_at.max(self.clear_at);
+        (stricter.bursts_from, stricter.calm_until) = (self.bursts_from, self.calm_until);
+        *self = stricter;
+    }
+
+    /// So many requests were sent by others, at some time until now.
+    pub fn add(&mut self, count: u32, now: Duration) {
+        self.envelope.recall(Sent { at: now, count });
+        let repaid = self.clear_at.max(now.saturating_sub(SLACK));
+        let repaid = repaid.saturating_add(self.interval.saturating_mul(count));
+        let Terms { window, tick, .. } = self.terms;
+        // After two windows nobody remembers anything.
+        self.clear_at = repaid.min(now + self.memory + window + tick).max(self.clear_at);
+    }
+
+    /// How many requests were sent sooner than they would have been evenly spaced.
+    #[must_use]
+    pub fn debt(&self, now: Duration) -> u32 {
+        let ahead = self.clear_at.saturating_sub(now).as_nanos() / self.interval.as_nanos().max(1);
+        u32::try_from(ahead).unwrap_or(u32::MAX)
+    }
+
+    /// What the schedule keeps.
+    #[must_use]
+    pub const fn terms(&self) -> Terms {
+        self.terms
+    }
+
     /// What was sent and where the clocks stand.
     #[must_use]
     pub fn history(&mut self, now: Duration) -> History {
@@ -191,6 +200,14 @@ impl Pace {
         self.envelope.count(now);
     }
 
+    /// The request that left at `at` arrived at `now` perhaps, later than the spread allows for: those
+    /// behind it are spaced from there.
+    pub fn land(&mut self, at: Duration, now: Duration) {
+        if now > at + self.terms.spread {
+            self.clear_at = self.clear_at.max(now.saturating_sub(SLACK)) + self.interval;
+        }
+    }
+
     /// The request that was charged at `at` does not leave; `last`: nothing was charged since.
     ///
     /// Only the last charge can be taken off the clock: what was spaced behind it has left.
@@ -244,12 +261,6 @@ impl Pace {
     /// Takes back what [`Self::calm`] did. What was sent still counts.
     pub const fn forget(&mut self) {
         (self.slow_until, self.calm_until) = (Duration::ZERO, Duration::ZERO);
-    }
-
-    /// Requests in each window.
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
-        self.terms.limit
     }
 
     /// Between two paced requests.

@@ -48,11 +48,17 @@ pub struct Throttle {
 }
 
 impl Pause {
+    /// Whether a refusal of the request with this charge is not a part of an earlier one.
+    #[must_use]
+    pub const fn is_new(&self, number: u64) -> bool {
+        number > self.last_before
+    }
+
     /// The upstream refused a request. Gives the moment at which the pause ends.
     pub fn throttled(&mut self, now: Duration, throttle: Throttle) -> Duration {
         let Throttle { number, newest, asked, least } = throttle;
         // Those that were under way together are one throttle.
-        let is_late = number <= self.last_before;
+        let is_late = !self.is_new(number);
         let wait = match asked {
             Some(asked) => asked + MARGIN,
             None if is_late => return self.until,

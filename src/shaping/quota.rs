@@ -24,12 +24,12 @@ use crate::telemetry::Metrics;
 /// A quota.
 #[derive(Debug)]
 pub(super) struct Quota {
-    name: Box<str>,
-    began_at: Instant,
+    pub(super) name: Box<str>,
+    pub(super) began_at: Instant,
     turns: Mutex<Turns<Arc<Notify>>>,
     /// Answers 429 of the upstream's.
-    throttled: AtomicU64,
-    metrics: Metrics,
+    pub(super) throttled: AtomicU64,
+    pub(super) metrics: Metrics,
 }
 
 impl Quota {
@@ -57,10 +57,10 @@ impl Quota {
 
     /// Other terms are in force from now on: nobody who waits loses the turn, and what was sent
     /// counts.
-    pub(super) fn change(&self, terms: Terms, also: Option<(u32, Duration)>) {
+    pub(super) fn change(&self, terms: Terms, also: Option<(u32, Duration)>, others: u32) {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        turns.schedule.change(terms, also, now);
+        turns.schedule.change(terms, also, others, now);
         // Some have to wait for longer now, and some perhaps for too long.
         turns.everybody().for_each(|woken| woken.notify_one());
     }
@@ -119,23 +119,30 @@ impl Quota {
             self.depth(&turns);
             Waiter { quota: Arc::clone(self), line: Arc::clone(line), ticket, woken }
         };
+        let mut delay = Duration::ZERO;
         loop {
-            let until = match self.step(&waiter, deadline) {
+            let until = match self.step(&waiter, deadline, delay) {
                 Step::Leave(taken) => return Ok(taken),
                 Step::Refuse(refusal) => return Err(refusal),
                 Step::Later(at) => (self.began_at + at).min(deadline),
                 Step::Wait => deadline,
             };
             // Whether woken or late: the next step says what it means.
-            let _woken = timeout_at(until, waiter.woken.notified()).await;
+            let woken = timeout_at(until, waiter.woken.notified()).await;
+            delay = match woken {
+                Ok(()) => Duration::ZERO,
+                Err(_elapsed) => Instant::now().saturating_duration_since(until),
+            };
         }
     }
 
-    fn step(&self, waiter: &Waiter, deadline: Instant) -> Step {
+    /// `delay`: how late the clock woke it.
+    fn step(&self, waiter: &Waiter, deadline: Instant, delay: Duration) -> Step {
         let now = self.since(Instant::now());
         let deadline = self.since(deadline);
         let request = Request { line: &waiter.line, ticket: waiter.ticket, deadline };
         let mut turns = self.lock();
+        turns.schedule.note_delay(delay, now);
         let step = turns.step(request, now);
         match step {
             Step::Leave(_) => {
@@ -157,7 +164,11 @@ impl Quota {
 
     /// The call leaves, later than it was let; false when it must not any more.
     pub(super) fn restamp(&self, taken: Taken, now: Instant) -> bool {
-        self.lock().restamp(taken, self.since(now))
+        let leaves = self.lock().restamp(taken, self.since(now));
+        if leaves {
+            self.metrics.quota_sent.with_label_values(&[&*self.name]).inc();
+        }
+        leaves
     }
 
     /// The call does not leave: the next may.
@@ -165,42 +176,6 @@ impl Quota {
         let mut turns = self.lock();
         turns.give_back(taken);
         wake_next(&mut turns, self.since(Instant::now()));
-    }
-
-    /// The upstream refused the call with this charge: nothing leaves until it may.
-    pub(super) fn throttled(&self, charge: u64, asked: Option<Duration>) -> Duration {
-        let now = self.since(Instant::now());
-        let mut turns = self.lock();
-        self.throttled.fetch_add(1, Ordering::Relaxed);
-        let until = turns.schedule.throttled(now, charge, asked);
-        turns.keep(now);
-        // Those who cannot wait that long are told now.
-        turns.everybody().for_each(|woken| woken.notify_one());
-        until.saturating_sub(now)
-    }
-
-    /// The upstream took the call with this charge.
-    pub(super) fn answered(&self, charge: u64) {
-        let now = self.since(Instant::now());
-        let mut turns = self.lock();
-        if turns.schedule.answered(charge) {
-            wake_next(&mut turns, now);
-        }
-    }
-
-    /// Others begin to draw from this quota, whose sends are not known: no bursts for a while.
-    pub(super) fn calm(&self) {
-        let now = self.since(Instant::now());
-        self.lock().schedule.calm(now);
-    }
-
-    /// Forgets what the upstream's answers taught.
-    pub(super) fn forget(&self) {
-        let now = self.since(Instant::now());
-        let mut turns = self.lock();
-        turns.schedule.forget();
-        turns.keep(now);
-        wake_next(&mut turns, now);
     }
 
     /// When a charge was made.
@@ -232,6 +207,8 @@ impl Quota {
             waiting: turns.waiting(),
             paused_for_seconds: (!paused.is_zero()).then_some(paused.as_secs()),
             throttled: self.throttled.load(Ordering::Relaxed),
+            learnt: Vec::new(),
+            foreign_usage: turns.schedule.learnt(now).1,
         }
     }
 
@@ -246,17 +223,17 @@ impl Quota {
         self.metrics.queue_depth.with_label_values(&[&*self.name]).set(depth);
     }
 
-    fn since(&self, at: Instant) -> Duration {
+    pub(super) fn since(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.began_at)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turns<Arc<Notify>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Turns<Arc<Notify>>> {
         // No code under the lock panics; if it did, the counts would still be counts.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn wake_next(turns: &mut Turns<Arc<Notify>>, now: Duration) {
+pub(super) fn wake_next(turns: &mut Turns<Arc<Notify>>, now: Duration) {
     if let Some(woken) = turns.whose_turn(now) {
         woken.notify_one();
     }

@@ -26,6 +26,21 @@ pub struct QuotaReport {
     pub paused_for_seconds: Option<u64>,
     /// Answers 429 of the upstream's since the quota began.
     pub throttled: u64,
+    /// What is assumed of the limiter since it refused calls.
+    pub learnt: Vec<Learnt>,
+    /// Calls of others on the same key that the upstream told of, within the last two windows.
+    pub foreign_usage: u64,
+}
+
+/// What a refusal by the upstream taught. The next start forgets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// Why it is assumed, for people.
+    pub reason: String,
+    /// Since it was learnt.
+    pub for_seconds: u64,
+    /// The line of the configuration that would make it last.
+    pub config: String,
 }
 
 /// A tenant's calls that wait for their turn.
@@ -64,6 +79,7 @@ impl Shaper {
                 limit: limit.calls,
                 window_seconds: limit.per.as_secs(),
                 share: terms.share,
+                learnt: shaped.quota.learnt(terms.share),
                 ..shaped.quota.report()
             })
         };

@@ -3,30 +3,23 @@
 
 use std::time::Duration;
 
+use super::also::Also;
 use super::envelope::Envelope;
 use super::history::{History, Marks};
+use super::learner::Learner;
 use super::pace::{Pace, Start, Terms};
-use super::pause::{Pause, Throttle};
-
-/// How long the rate is half of what it could be after a pause.
-const SLOW: Duration = Duration::from_secs(5);
+use super::pause::Pause;
 
 /// When requests of one quota may leave.
 #[derive(Debug)]
 pub struct Schedule {
-    pace: Pace,
-    also: Option<Also>,
-    pause: Pause,
-    charges: u64,
-}
-
-/// A second limit: counted, not paced, as windows are of a second or so.
-#[derive(Debug)]
-struct Also {
-    envelope: Envelope,
-    limit: u32,
-    window: Duration,
-    memory: Duration,
+    pub(super) pace: Pace,
+    pub(super) also: Option<Also>,
+    pub(super) pause: Pause,
+    pub(super) charges: u64,
+    pub(super) learner: Learner,
+    /// What others may use of the limit, beside our share.
+    pub(super) others: u32,
 }
 
 /// A request that was charged, and may not have left yet.
@@ -43,18 +36,43 @@ impl Schedule {
     #[must_use]
     pub fn new(terms: Terms, also: Option<(u32, Duration)>, start: Start, now: Duration) -> Self {
         let also = also.map(|also| Also::new(terms, also));
-        Self { pace: Pace::new(terms, start, now), also, pause: Pause::default(), charges: 0 }
+        let unknown_until = match start {
+            Start::Unknown => now + terms.window * 2 + terms.spread,
+            Start::Idle | Start::UsedUp => Duration::ZERO,
+        };
+        let learner = Learner::new(terms, unknown_until);
+        let (pace, pause) = (Pace::new(terms, start, now), Pause::default());
+        Self { pace, also, pause, charges: 0, learner, others: 0 }
+    }
+
+    /// The same, beside others who may use so many requests of the limit.
+    #[must_use]
+    pub fn beside(self, others: u32) -> Self {
+        Self { others, ..self }
     }
 
     /// The schedule of a bound that is our own: see [`Pace::own`].
     #[must_use]
     pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
         let pace = Pace::own(limit, window, now);
-        Self { pace, also: None, pause: Pause::default(), charges: 0 }
+        let learner = Learner::new(pace.terms(), Duration::ZERO);
+        Self { pace, also: None, pause: Pause::default(), charges: 0, learner, others: 0 }
     }
 
     /// Goes on under other terms, with what was sent under these and the upstream's pause.
-    pub fn change(&mut self, terms: Terms, also: Option<(u32, Duration)>, now: Duration) {
+    pub fn change(
+        &mut self,
+        terms: Terms,
+        also: Option<(u32, Duration)>,
+        others: u32,
+        now: Duration,
+    ) {
+        self.learner.change(terms);
+        self.others = others;
+        self.rebuild(terms, also, now);
+    }
+
+    pub(super) fn rebuild(&mut self, terms: Terms, also: Option<(u32, Duration)>, now: Duration) {
         let history = self.history(now);
         self.pace = Pace::new(terms, Start::Idle, now);
         self.also = also.map(|also| Also::new(terms, also));
@@ -141,6 +159,17 @@ impl Schedule {
         true
     }
 
+    /// The request that left with this charge has arrived by now, if ever: it is counted as late as
+    /// that.
+    pub fn landed(&mut self, charge: Charge, now: Duration) {
+        self.pace.restamp(charge.at, now);
+        self.pace.land(charge.at, now);
+        if let Some(also) = &mut self.also {
+            also.envelope.uncount(charge.at);
+            also.envelope.count(now);
+        }
+    }
+
     /// The request does not leave.
     pub fn give_back(&mut self, charge: Charge) {
         self.pace.give_back(charge.at, charge.number == self.charges);
@@ -175,33 +204,6 @@ impl Schedule {
         self.pace.leaves_in_time(now, ahead, deadline)
     }
 
-    /// The upstream answered `429` to the request with this charge (0: to one of another schedule's),
-    /// with this `Retry-After`. Gives the moment until which nothing leaves.
-    pub fn throttled(&mut self, now: Duration, number: u64, asked: Option<Duration>) -> Duration {
-        let least = self.pace.leaves_by(now, 0).saturating_sub(now).max(self.pace.interval());
-        let throttle = Throttle { number, newest: self.charges, asked, least };
-        let until = self.pause.throttled(now, throttle);
-        self.pace.calm(until, SLOW);
-        until
-    }
-
-    /// The upstream answered the request with this charge otherwise: true when that ends the wait of
-    /// others.
-    pub const fn answered(&mut self, number: u64) -> bool {
-        self.pause.answered(number)
-    }
-
-    /// No bursts for two windows.
-    pub fn calm(&mut self, now: Duration) {
-        self.pace.calm(now, Duration::ZERO);
-    }
-
-    /// Forgets the upstream's refusals, not what was sent.
-    pub const fn forget(&mut self) {
-        self.pause.forget(self.charges);
-        self.pace.forget();
-    }
-
     /// Until when the upstream wants silence; in the past where it does not.
     #[must_use]
     pub const fn paused_until(&self) -> Duration {
@@ -214,24 +216,22 @@ impl Schedule {
         self.pace.used(now)
     }
 
+    /// What the limit is counted in.
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        self.pace.terms().window
+    }
+
     /// Requests in each window.
     #[must_use]
     pub const fn limit(&self) -> u32 {
-        self.pace.limit()
+        self.pace.terms().limit
     }
 
     /// Between two paced requests.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         self.pace.interval()
-    }
-}
-
-impl Also {
-    fn new(terms: Terms, (limit, window): (u32, Duration)) -> Self {
-        let (limit, spread) = (limit.max(1), terms.spread + terms.tick);
-        let envelope = Envelope::new(limit, window, spread, false);
-        Self { envelope, limit, window, memory: window + spread }
     }
 }
 
@@ -268,31 +268,6 @@ mod tests {
         let left = leave(&mut schedule, ms(0), 20);
         assert!(left.windows(4).all(|four| four[3] - four[0] >= ms(1250)), "{left:?}");
         assert!(left[19] <= promised, "{left:?} {promised:?}");
-    }
-
-    #[test]
-    fn a_throttle_is_silence_then_a_probe_then_half_the_rate() {
-        let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
-        assert_eq!(leave(&mut schedule, ms(0), 10), [ms(0); 10]);
-        assert_eq!(schedule.throttled(ms(100), 7, Some(ms(9_000))), ms(10_100));
-        assert_eq!(leave(&mut schedule, ms(200), 1), [ms(10_100)]);
-        assert!(!schedule.answered(9), "it left before the pause");
-        assert!(schedule.admit(ms(11_500)).is_err(), "the probe's answer is awaited");
-        assert!(schedule.answered(11));
-        let left = leave(&mut schedule, ms(11_600), 3);
-        assert!(left[2] - left[1] > ms(1200), "{left:?}");
-    }
-
-    #[test]
-    fn a_throttle_that_is_forgotten_is_no_pause_and_what_was_sent_still_counts() {
-        let mut schedule = Schedule::new(terms(), None, Start::Idle, ms(0));
-        let mut left = leave(&mut schedule, ms(0), 20);
-        schedule.throttled(ms(100), 7, Some(ms(600_000)));
-        schedule.forget();
-        left.extend(leave(&mut schedule, ms(200), 180));
-        assert!(left[20] < ms(20_000), "{:?}", left[20]);
-        let window = ms(60_250);
-        assert!(left.windows(101).all(|all| all[100] - all[0] >= window), "{left:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ async fn call(shaper: Arc<Shaper>, tenant: usize) -> Result<(Duration, usize), R
     let mut place = shaper.admit(Some("q"), tenant, deadline)?;
     place.ready(deadline).await?;
     let permit = place.depart(deadline).await?;
-    place.answered();
+    place.answered(&HeaderMap::new());
     Ok((permit.departed_at - began, tenant))
 }
 
@@ -171,14 +172,17 @@ async fn a_429_holds_the_whole_quota_and_tells_those_who_cannot_wait() {
     patient.spawn(call(Arc::clone(&shaper), 0));
     settle().await;
     let began = Instant::now();
-    assert_eq!(first.throttled(Some(s(9)), deadline), Some((s(10), true)));
+    assert_eq!(first.throttled(Some(s(9)), &HeaderMap::new(), deadline), Some((s(10), true)));
     patient.join_next().await.unwrap().unwrap().unwrap();
     assert!(began.elapsed() >= s(10));
     let mut waiting = JoinSet::new();
     waiting.spawn(call(Arc::clone(&shaper), 0));
     settle().await;
     let began = Instant::now();
-    assert_eq!(first.throttled(Some(s(60)), began + s(30)), Some((s(61), false)));
+    assert_eq!(
+        first.throttled(Some(s(60)), &HeaderMap::new(), began + s(30)),
+        Some((s(61), false))
+    );
     let refusal = waiting.join_next().await.unwrap().unwrap().unwrap_err();
     assert_eq!(began.elapsed(), Duration::ZERO, "told at once");
     assert!(refusal.retry_after >= s(61) && !refusal.tenants_fault && !refusal.full);
@@ -193,7 +197,7 @@ async fn a_call_that_left_before_a_pause_and_ends_late_is_not_its_probe() {
     let _sent = slow.depart(deadline).await.unwrap();
     let _sent = first.depart(deadline).await.unwrap();
     held.ready(deadline).await.unwrap();
-    assert_eq!(first.throttled(Some(s(9)), deadline), Some((s(10), true)));
+    assert_eq!(first.throttled(Some(s(9)), &HeaderMap::new(), deadline), Some((s(10), true)));
     let began = Instant::now();
     let mut probe = placed(&shaper).await;
     let _sent = probe.depart(deadline).await.unwrap();
@@ -201,12 +205,12 @@ async fn a_call_that_left_before_a_pause_and_ends_late_is_not_its_probe() {
     let mut waiting = JoinSet::new();
     waiting.spawn(call(Arc::clone(&shaper), 0));
     let probed = Instant::now();
-    slow.answered();
+    slow.answered(&HeaderMap::new());
     drop(held);
     settle().await;
     assert!(waiting.try_join_next().is_none(), "the probe is still out");
     assert!(probed.elapsed() < s(2), "{:?}", probed.elapsed());
-    probe.answered();
+    probe.answered(&HeaderMap::new());
     waiting.join_next().await.unwrap().unwrap().unwrap();
     assert!(probed.elapsed() < s(4), "{:?}", probed.elapsed());
 }
@@ -219,7 +223,7 @@ async fn a_permit_that_was_taken_before_a_pause_is_not_used_in_it() {
     let _sent = first.depart(deadline).await.unwrap();
     next.ready(deadline).await.unwrap();
     let began = Instant::now();
-    first.throttled(Some(s(9)), deadline);
+    first.throttled(Some(s(9)), &HeaderMap::new(), deadline);
     let _sent = next.depart(deadline).await.unwrap();
     assert!(began.elapsed() >= s(10), "{:?}", began.elapsed());
 }
@@ -279,7 +283,7 @@ async fn a_reload_does_not_end_the_upstreams_pause() {
     let shaper = Shaper::begin(&before, &metrics, None);
     let mut place = placed(&shaper).await;
     let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
-    place.throttled(Some(s(60)), Instant::now() + s(30));
+    place.throttled(Some(s(60)), &HeaderMap::new(), Instant::now() + s(30));
     let renewed = shaper.renewed(&before, &config("limit: 700/min", &[""], ""), &metrics);
     let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
     assert!(refusal.retry_after >= s(60), "{refusal:?}");
@@ -382,7 +386,7 @@ async fn a_pause_outlives_the_process() {
     let shaper = machine.start(STARTER);
     let mut place = placed(&shaper).await;
     let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
-    place.throttled(Some(s(60)), Instant::now() + s(30));
+    place.throttled(Some(s(60)), &HeaderMap::new(), Instant::now() + s(30));
     drop((place, shaper));
     let shaper = machine.start(STARTER);
     let refusal = shaper.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
@@ -443,6 +447,109 @@ async fn a_quota_that_the_file_does_not_know_begins_paced() {
     let shaper = Shaper::begin(&other, &Metrics::new().unwrap(), Some(machine.boot));
     let marks = shaper.quotas.get("other").unwrap().quota.history().marks;
     assert!(marks.bursts_from > Instant::now() - machine.boot.at, "{marks:?}");
+}
+
+/// A call's place, after its attempt left.
+async fn departed(shaper: &Shaper) -> Place {
+    let mut place = placed(shaper).await;
+    let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
+    place
+}
+
+fn head(list: &[(&'static str, &str)]) -> HeaderMap {
+    let one = |(name, value): &(&'static str, &str)| {
+        (http::HeaderName::from_static(name), value.parse().unwrap())
+    };
+    list.iter().map(one).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_use_of_the_key_is_told_and_waited_for() {
+    let shaper = shaper_of(&config("limit: 100/min", &[""], ""));
+    let place = departed(&shaper).await;
+    place.answered(&head(&[("x-ratelimit-limit", "100"), ("x-ratelimit-remaining", "40")]));
+    let foreign = || shaper.quotas.get("q").unwrap().quota.report().foreign_usage;
+    assert_eq!(foreign(), 59);
+    let refusal = shaper.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!(refusal.retry_after > s(30), "{refusal:?}");
+    tokio::time::advance(s(130)).await;
+    assert_eq!(foreign(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_429_taught_is_shown_with_the_line_that_would_keep_it_until_it_is_forgotten() {
+    let metrics = Metrics::new().unwrap();
+    let before = config("limit: 200/min, share: 1/2", &[""], "");
+    let shaper = Arc::new(Shaper::begin(&before, &metrics, None));
+    tokio::time::advance(s(200)).await;
+    let mut last = departed(&shaper).await;
+    for _ in 0..9 {
+        last = departed(&shaper).await;
+    }
+    last.throttled(Some(s(1)), &HeaderMap::new(), Instant::now() + s(30));
+    let learnt = |shaper: &Shaper| shaper.report(&before)[0].learnt.clone();
+    tokio::time::advance(s(7)).await;
+    let one = learnt(&shaper);
+    assert_eq!((one.len(), &*one[0].config, one[0].for_seconds), (1, "quotas.q.burst: 24", 7));
+    let counted = metrics.upstream_throttled.with_label_values(&["q", "smaller_burst"]).get();
+    assert_eq!(counted, 1);
+    // An equal quota keeps it over a reload, and a changed one has not deserved it.
+    let same = shaper.renewed(&before, &before, &metrics);
+    assert_eq!(learnt(&same), one);
+    assert!(shaper.forget("q"));
+    assert!(learnt(&shaper).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_our_own_goes_before_everybody_and_counts() {
+    let shaper = shaper();
+    let _first = departed(&shaper).await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..5 {
+        waiting.spawn(call(Arc::clone(&shaper), 0));
+    }
+    settle().await;
+    let began = Instant::now();
+    let own = shaper.own_call(Some("q"), began + s(8)).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_millis(1100), "{:?}", began.elapsed());
+    assert_eq!(waiting.len(), 5);
+    assert!(waiting.try_join_next().is_none(), "they come after it");
+    own.answered();
+    let left = waiting.join_all().await;
+    let first = left.into_iter().map(|left| left.unwrap().0).min().unwrap();
+    assert!(first > Duration::from_millis(1900), "it took a permit: {first:?}");
+    assert!(shaper.own_call(None, began).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_our_own_that_is_refused_pauses_the_quota_and_one_that_did_not_leave_costs_nothing()
+ {
+    let shaper = shaper();
+    let own = shaper.own_call(Some("q"), Instant::now()).await.unwrap().unwrap();
+    own.give_back();
+    let own = shaper.own_call(Some("q"), Instant::now()).await.unwrap().unwrap();
+    own.throttled(Some(s(60)));
+    let refusal = shaper.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!(refusal.retry_after >= s(60), "{refusal:?}");
+    let began = Instant::now();
+    assert!(shaper.own_call(Some("q"), began + s(8)).await.is_err());
+    assert_eq!(began.elapsed(), Duration::ZERO, "it is told at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_our_own_that_is_given_up_lets_the_others_go_on() {
+    let shaper = shaper();
+    let _first = departed(&shaper).await;
+    let mut own = JoinSet::new();
+    let given_up = Arc::clone(&shaper);
+    own.spawn(async move { given_up.own_call(Some("q"), Instant::now() + s(8)).await.is_ok() });
+    settle().await;
+    let mut waiting = JoinSet::new();
+    waiting.spawn(call(Arc::clone(&shaper), 0));
+    settle().await;
+    own.shutdown().await;
+    let (waited, _) = waiting.join_next().await.unwrap().unwrap().unwrap();
+    assert!(waited < s(2), "{waited:?}");
 }
 
 /// By the real clock, because only that goes on between the turn and the wire.

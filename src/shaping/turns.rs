@@ -25,6 +25,8 @@ pub(super) struct Turns<W> {
     next_ticket: Ticket,
     /// Writes down what leaves; `None`: a restart forgets it.
     pub(super) keeper: Option<Keeper>,
+    /// Calls of the sidecar's own that wait, ahead of the queue.
+    pub(super) own_waiting: usize,
 }
 
 #[derive(Debug)]
@@ -58,11 +60,25 @@ pub(super) enum Step {
     Refuse(Refusal),
 }
 
+/// What a call of the sidecar's own does next.
+pub(super) enum OwnStep {
+    Leave(Charge),
+    Later(Duration),
+    Refuse(Refusal),
+}
+
 impl<W> Turns<W> {
     /// Turns with nobody waiting; [`Self::arrange`] says for whom.
     pub(super) fn new(schedule: Schedule) -> Self {
         let queue = FairQueue::new(&[], 0);
-        Self { schedule, lines: Lines::default(), queue, next_ticket: 0, keeper: None }
+        Self {
+            schedule,
+            lines: Lines::default(),
+            queue,
+            next_ticket: 0,
+            keeper: None,
+            own_waiting: 0,
+        }
     }
 
     /// A line for each of these tenants, in their order. Who has one keeps it, and those who wait in
@@ -85,7 +101,8 @@ impl<W> Turns<W> {
 
     /// Takes a permit at once, if nobody waits.
     pub(super) fn admit(&mut self, line: &Line, now: Duration) -> Option<Taken> {
-        if !self.queue.is_empty()
+        if self.own_waiting > 0
+            || !self.queue.is_empty()
             || self.lines.bound(line.number).is_some_and(|b| b.check(now).is_err())
         {
             return None;
@@ -108,7 +125,8 @@ impl<W> Turns<W> {
     /// What this waiting request does now.
     pub(super) fn step(&mut self, request: Request<'_>, now: Duration) -> Step {
         let Request { line, ticket, deadline } = request;
-        let next = self.next(now).filter(|next| (next.line, next.ticket) == (line.number, ticket));
+        let next = self.next(now).filter(|_| self.own_waiting == 0);
+        let next = next.filter(|next| (next.line, next.ticket) == (line.number, ticket));
         let later = match next {
             Some(next) if next.at > now => Some(next.at),
             Some(next) => match self.charge(next.line, now) {
@@ -129,9 +147,24 @@ impl<W> Turns<W> {
         later.map_or(Step::Wait, Step::Later)
     }
 
+    /// What a call of the sidecar's own does now, that is ahead of everybody.
+    pub(super) fn own_step(&mut self, now: Duration, deadline: Duration) -> OwnStep {
+        match self.schedule.admit(now) {
+            Ok(charge) => {
+                self.keep(now);
+                OwnStep::Leave(charge)
+            }
+            Err(later) if later <= deadline => OwnStep::Later(later),
+            Err(_too_late) => {
+                let retry_after = self.schedule.leaves_by(now, 0).saturating_sub(now);
+                OwnStep::Refuse(Refusal { retry_after, full: false, tenants_fault: false })
+            }
+        }
+    }
+
     /// Whoever has to look at the clock now: the request whose turn it is.
     pub(super) fn whose_turn(&mut self, now: Duration) -> Option<&W> {
-        let next = self.next(now)?;
+        let next = self.next(now).filter(|_| self.own_waiting == 0)?;
         self.queue.first(next.line).map(|waiting| &waiting.waker)
     }
 

@@ -77,9 +77,11 @@ pub struct Metrics {
     pub quota_limit: IntGaugeVec,
     /// Calls sent in the last window, as a part of the limit, by `quota`.
     pub quota_used_ratio: GaugeVec,
+    /// Requests that left with a permit, by `quota`: attempts, and the sidecar's own calls.
+    pub quota_sent: IntCounterVec,
     /// Writes of the schedules to their file that failed; the first ends them.
     pub state_file_errors: IntCounter,
-    /// Answers `429` of the upstream's, by `cause`: `shaped` by a quota here, or `unshaped`.
+    /// Answers `429` of the upstream's, by `quota` and `cause` (`unshaped`: without a quota).
     pub upstream_throttled: IntCounterVec,
     /// Deliveries of webhooks, by `endpoint` (a configured path, or `unknown`), `outcome`.
     pub webhook_deliveries: IntCounterVec,
@@ -141,7 +143,8 @@ impl Metrics {
             queue_wait: family.queue_wait()?,
             quota_limit: family.gauges("quota_limit", "Our share, calls a window", &["quota"])?,
             quota_used_ratio: family.quota_used_ratio()?,
-            state_file_errors: family.state_file_errors()?,
+            quota_sent: family.counters("quota_sent_total", "Permits used", &["quota"])?,
+            state_file_errors: family.counter("state_file_errors_total", "Failed writes")?,
             upstream_throttled: family.upstream_throttled()?,
             webhook_deliveries: family.webhook_deliveries()?,
             registry: family.0,
@@ -231,12 +234,8 @@ impl Families {
         self.histograms("queue_wait_seconds", help, &["quota"])
     }
 
-    fn state_file_errors(&self) -> Result<IntCounter, prometheus::Error> {
-        self.counter("state_file_errors_total", "Writes of the schedule that failed")
-    }
-
     fn upstream_throttled(&self) -> Result<IntCounterVec, prometheus::Error> {
-        self.counters("upstream_throttled_total", "Answers 429 of the upstream", &["cause"])
+        self.counters("upstream_throttled_total", "Answers 429", &["quota", "cause"])
     }
 
     fn webhook_deliveries(&self) -> Result<IntCounterVec, prometheus::Error> {

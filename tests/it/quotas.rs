@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use datapulse_sidecar::emulator::{Kind, Limit, Rate};
 use reqwest::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::Rig;
+use crate::support::{CANARY, Rig};
 
 /// 20 calls a second, so that seconds are many windows.
 async fn rig(more: &str) -> Rig {
@@ -282,5 +284,48 @@ async fn a_process_that_is_killed_again_and_again_never_trips_the_limit() {
         rig.crash().await;
     }
     assert_eq!(rig.emulator.statuses(429), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn permits_charged_are_the_requests_that_arrived_to_the_last_one() {
+    let builder = Rig::builder().await.token_life(Duration::from_secs(60));
+    // A session that is about to end: it is renewed at the API host.
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"exp\": {}}}", now + 6));
+    let first = format!("e30.{claims}.{CANARY}");
+    std::fs::write(builder.dir().join("session"), &first).unwrap();
+    let rig = builder
+        .config_in_dir(
+            "quotas: {starter: {limit: 600/min}}\ncredentials:\n  \
+             - {name: reader, level: read_only, quota: starter, api_key: \"file:${DIR}/reader\"}\n  \
+             - {name: console, level: read_write, quota: starter, \
+                session_token: {token: \"file:${DIR}/session\"}}\n",
+        )
+        .start()
+        .await;
+    rig.emulator.accept("person", &first);
+    assert!(flood(&rig, 10).await.iter().all(|status| *status == 200));
+    rig.emulator.throttle_api("1");
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.emulator.answer_api(503, 1);
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    // A changed key is tried at the API before it is used, and a 401 is met once.
+    rig.replace_api_key();
+    rig.emulator.sees("/auth/verify").await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.emulator.sees("/auth/refresh").await;
+    // Callers that hang up while they wait cause no request.
+    let mut leaving = JoinSet::new();
+    for _ in 0..60 {
+        leaving.spawn(rig.client.get(rig.url("/v1/datasets")).send());
+    }
+    leaving.join_next().await.expect("one of them").expect("it ran").expect("an answer");
+    leaving.shutdown().await;
+    rig.quiet().await;
+    let arrived = rig.emulator.counters().requests;
+    assert!(arrived < 70, "{arrived}");
+    let sent = format!("datapulse_sidecar_quota_sent_total{{quota=\"starter\"}} {arrived}");
+    rig.metric(&sent).await;
     rig.finish().await;
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::super::oauth::TokenEndpoint;
+use super::super::own_calls::{Ended, Permits};
 use super::super::schedule::session_life;
 use super::super::{MintError, Minted, TokenSource};
 use crate::clock;
@@ -13,11 +14,12 @@ use crate::secret::SecretValue;
 #[derive(Debug)]
 pub(in super::super) struct SessionToken {
     endpoint: TokenEndpoint,
+    permits: Permits,
 }
 
 impl SessionToken {
-    pub(in super::super) const fn new(endpoint: TokenEndpoint) -> Self {
-        Self { endpoint }
+    pub(in super::super) const fn new(endpoint: TokenEndpoint, permits: Permits) -> Self {
+        Self { endpoint, permits }
     }
 }
 
@@ -28,8 +30,10 @@ impl TokenSource for SessionToken {
             let life = session_life(secret.expose(), clock::believable_unix_seconds());
             return Ok(Minted { value: secret.clone(), life: Some(life), is_next_secret: false });
         }
-        let minted = self.endpoint.renew(secret).await?;
-        Ok(Minted { is_next_secret: true, ..minted })
+        let call = self.permits.next().await?;
+        let minted = self.endpoint.renew(secret).await;
+        call.ended(Ended::of_mint(&minted));
+        Ok(Minted { is_next_secret: true, ..minted? })
     }
 
     fn gives_the_secret(&self) -> bool {

@@ -257,7 +257,7 @@ mod tests {
             };
             use_up(&mut schedule, &mut now, &before, &mut put);
             if throttled {
-                schedule.throttled(now, 1, Some(Duration::from_secs(3)));
+                schedule.throttled(now, 0, Some(Duration::from_secs(3)));
                 put(&schedule, now);
             }
             let history = read(&bytes, &BOOT, now).unwrap();

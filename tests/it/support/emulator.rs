@@ -148,6 +148,14 @@ impl DataPulse {
         self.until(|counters| counters.by_credential.contains_key(credential)).await;
     }
 
+    /// Waits until a request below a path of two segments came, and was answered.
+    pub(crate) async fn sees(&self, path: &str) {
+        let came = |counters: &Counters| {
+            counters.by_path.get(path).is_some_and(|count| *count > 0) && counters.in_flight == 0
+        };
+        self.until(came).await;
+    }
+
     /// Waits for so many more requests to the API.
     pub(crate) async fn further(&self, count: u64) {
         let before = self.api_requests();

@@ -1,0 +1,122 @@
+//! A call's place in a quota's queue, and the permits that its attempts take from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::Refusal;
+use super::lines::Line;
+use super::queue::Ticket;
+use super::quota::Quota;
+use super::turns::Taken;
+
+/// A place in a quota's queue, held until the call is over; each attempt takes a permit from it.
+#[derive(Debug)]
+#[must_use = "dropping it gives the place up"]
+pub struct Place(pub(super) Option<Turn>);
+
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) quota: Arc<Quota>,
+    pub(super) late: Duration,
+    pub(super) line: Arc<Line>,
+    pub(super) ticket: Ticket,
+    pub(super) arrived_at: Instant,
+    pub(super) wait_max: Duration,
+    /// By the attempt that has not left yet.
+    pub(super) taken: Option<Taken>,
+    /// The charge that the last attempt left with, and when.
+    pub(super) sent: Option<(u64, Instant)>,
+}
+
+/// The right to send one request now; every attempt needs its own.
+#[derive(Debug)]
+#[must_use = "it is charged when the request is written"]
+pub struct Permit {
+    /// When the request was about to be written.
+    pub departed_at: Instant,
+    /// How long the call had held its place.
+    pub waited: Duration,
+}
+
+impl Place {
+    /// Waits for the call's turn, before a connection is taken; at once where it was waited for.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the turn would come after `deadline`.
+    pub async fn ready(&mut self, deadline: Instant) -> Result<(), Refusal> {
+        let Some(turn) = &mut self.0 else { return Ok(()) };
+        if turn.taken.is_none() {
+            let deadline = deadline.min(Instant::now() + turn.wait_max);
+            turn.taken = Some(turn.quota.turn(&turn.line, turn.ticket, deadline).await?);
+        }
+        Ok(())
+    }
+
+    /// The request head is about to be written: stamps the permit, and waits for another where too
+    /// much time went by since the call's turn.
+    ///
+    /// # Errors
+    /// As [`Self::ready`].
+    pub async fn depart(&mut self, deadline: Instant) -> Result<Permit, Refusal> {
+        let mut retaken = false;
+        loop {
+            self.ready(deadline).await?;
+            let now = Instant::now();
+            let Some(turn) = &mut self.0 else {
+                return Ok(Permit { departed_at: now, waited: Duration::ZERO });
+            };
+            let Some(taken) = turn.taken.take() else { continue };
+            let late = now.saturating_duration_since(turn.quota.moment(taken)) > turn.late;
+            // Once: what was waited for a second time leaves, however slow the machine is.
+            let is_late = late && !retaken;
+            if is_late || !turn.quota.restamp(taken, now) {
+                turn.quota.give_back(taken);
+                retaken |= is_late;
+                continue;
+            }
+            turn.sent = Some((taken.charge.number, now));
+            let waited = now.saturating_duration_since(turn.arrived_at);
+            turn.quota.observe_wait(waited);
+            return Ok(Permit { departed_at: now, waited });
+        }
+    }
+
+    /// The upstream answered `429`, with this `Retry-After` and this head: pauses the whole quota.
+    /// Gives how long, and whether the call could be sent again before its deadline; `None` without
+    /// a quota.
+    pub fn throttled(
+        &self,
+        asked: Option<Duration>,
+        headers: &HeaderMap,
+        deadline: Instant,
+    ) -> Option<(Duration, bool)> {
+        let turn = self.0.as_ref()?;
+        let (charge, departed_at) = turn.sent?;
+        turn.quota.told(headers, departed_at);
+        let pause = turn.quota.throttled(charge, asked);
+        let again = turn.quota.returns_by(&turn.line, turn.ticket);
+        let by = deadline.min(Instant::now() + turn.wait_max);
+        Some((pause, again < by))
+    }
+
+    /// The upstream answered anything else, with this head.
+    pub fn answered(&self, headers: &HeaderMap) {
+        if let Some(turn) = &self.0
+            && let Some((charge, departed_at)) = turn.sent
+        {
+            turn.quota.told(headers, departed_at);
+            turn.quota.answered(charge);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            self.quota.give_back(taken);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a schedule keeps, and what follows from it. Pure.
+
+use std::time::Duration;
+
+use super::pace::SLACK;
+
+/// A limit, and what is known of the limiter that keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Requests in each window: this process's share of them; 0 is read as 1.
+    pub limit: u32,
+    /// Above zero.
+    pub window: Duration,
+    /// Between our send and the upstream's count.
+    pub spread: Duration,
+    /// How coarsely the upstream reads its clock.
+    pub tick: Duration,
+    /// What the upstream takes at once, where that is less than the limit.
+    pub burst: Option<u32>,
+}
+
+impl Terms {
+    /// Between two paced requests.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        let Self { limit, window, spread, tick, .. } = *self;
+        // One less than the limit: a window that is closed at both ends holds one more.
+        match limit.checked_sub(1).filter(|others| *others > 0) {
+            Some(others) => {
+                (window + spread + tick).div_f64(f64::from(others)) + Duration::from_nanos(1)
+            }
+            None => window + spread + window + tick + SLACK,
+        }
+    }
+
+    /// How many requests may leave sooner than evenly spaced.
+    #[must_use]
+    pub fn debt_max(&self) -> u32 {
+        let known = self.burst.map_or(u32::MAX, |burst| burst.saturating_sub(self.burst_of(0)));
+        (self.limit.max(1) / 5).min(known)
+    }
+
+    /// The burst of a limiter that takes so much debt: beside it the request itself, and what the
+    /// way there pushes together.
+    #[must_use]
+    pub fn burst_of(&self, debt: u32) -> u32 {
+        let jittered = self.spread.as_nanos().div_ceil(self.interval().as_nanos().max(1));
+        let jittered = u32::try_from(jittered).unwrap_or(u32::MAX);
+        debt.saturating_add(jittered).saturating_add(1)
+    }
+}
