@@ -159,6 +159,26 @@ pub(crate) fn setup_of(
     setup
 }
 
+/// How many requests of short runs of every load and so many seeds the classes of a promise refuse,
+/// each with a phase of its own, and how many requests there were.
+pub(crate) fn throttled_of_seeds(
+    promise: &Promise,
+    limit: u32,
+    seeds: std::ops::Range<u64>,
+) -> (usize, usize) {
+    let runs = seeds.flat_map(|seed| LOADS.map(|load| (load, seed)));
+    runs.fold((0, 0), |(refused, sent), (load, seed)| {
+        let counted = run(setup_of(promise, limit, load, 600.0, seed)).counted;
+        let mut phases = fastrand::Rng::with_seed(seed);
+        let theirs = promise.classes.iter().map(|vendor| {
+            let phase = vendor.window * phases.f64();
+            let mut limiter = Limiter::new(vendor.class, limit, vendor.window, phase, vendor.tick);
+            counted.iter().filter(|at| !limiter.accepts(**at)).count()
+        });
+        (refused + theirs.sum::<usize>(), sent + counted.len())
+    })
+}
+
 /// How many requests a vendor's limiter refuses, by the worst of so many phases.
 pub(crate) fn throttled(vendor: &Vendor, limit: u32, counted: &[f64], phases: u32) -> usize {
     let refused = |phase: u32| {

@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bars::{
-    LOADS, PHASES, at_once, promises, saturated_use, setup, setup_of, throttled, without_us,
+    LOADS, PHASES, at_once, promises, saturated_use, setup, setup_of, throttled,
+    throttled_of_seeds, without_us,
 };
 use datapulse_sidecar::config::model;
 use datapulse_sidecar::os::Boot;
@@ -38,6 +39,14 @@ static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// A limit, seeds of each load, and seconds of each run.
 const LIMITS: [(u32, u64, f64); 3] = [(100, 30, 7200.0), (1000, 6, 3600.0), (10_000, 3, 1200.0)];
+
+/// Seeds of ten minutes each, for one of hours.
+const SEEDS_A_SEED: u64 = 100;
+
+/// How many phases of a limiter's window are tried with each run of hours.
+const fn phases(limit: u32) -> u32 {
+    if limit > 1000 { PHASES } else { PHASES * 4 }
+}
 
 /// Prints rows and remembers whether each bar was held.
 struct Table {
@@ -92,7 +101,7 @@ fn never_throttled(table: &mut Table) {
                 let outcome = run(setup_of(&promise, limit, *load, seconds, seed));
                 (sent, late) = (sent + outcome.counted.len(), late + outcome.late);
                 for (worst, vendor) in worst.iter_mut().zip(&promise.classes) {
-                    *worst = throttled(vendor, limit, &outcome.counted, PHASES).max(*worst);
+                    *worst = throttled(vendor, limit, &outcome.counted, phases(limit)).max(*worst);
                 }
             }
             for (worst, vendor) in worst.iter().zip(&promise.classes) {
@@ -102,6 +111,11 @@ fn never_throttled(table: &mut Table) {
             }
             let what = format!("waits longer than told, L = {limit}, {}", promise.name);
             table.row(&what, "0", &late.to_string(), late == 0);
+            let more = seeds * SEEDS_A_SEED;
+            let (refused, sent) = throttled_of_seeds(&promise, limit, 1000..1000 + more);
+            let what =
+                format!("{more} more seeds, ten minutes each, L = {limit}, {}", promise.name);
+            table.row(&what, "0", &format!("{refused} of {sent} requests"), refused == 0);
         }
     }
 }
