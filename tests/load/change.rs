@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::support::{CANARY, Load, Rig};
+use crate::support::{CANARY, Callers, Load, Rig};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// After so many seconds, whatever grows to its size has done so.
@@ -109,4 +109,28 @@ fn check_growth(samples: &[Sample]) {
     );
     assert!(files <= warm.files + OPEN_FILES_GROWTH_MAX, "{} -> {files}", warm.files);
     assert!(last.resident <= warm.resident + RESIDENT_GROWTH_MAX);
+}
+
+/// By signal, so that nothing waits for a file to come to rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reloads_fail_no_call_and_leave_nothing_behind() {
+    const RELOADS: usize = 1000;
+    let rig = Rig::builder().await.log_level("info").start().await;
+    let callers = Callers::start(&rig, "/v1/pipelines");
+    let began = Instant::now();
+    let mut samples = Vec::new();
+    let applied = r#"config_reloads_total{outcome="applied"}"#;
+    for number in 1..=RELOADS {
+        rig.sidecar.signal("HUP").await;
+        rig.until(async || rig.series(applied).await >= number as f64).await;
+        if number % 50 == 0 {
+            samples.push(Sample { files: rig.open_files(), resident: rig.sidecar_rss_bytes() });
+        }
+    }
+    let (made, failed) = callers.stop().await;
+    println!("{RELOADS} reloads in {:?}, {made} calls", began.elapsed());
+    assert_eq!(failed, 0, "of {made}");
+    assert_eq!(rig.emulator.mints("etl"), 1, "tokens stay");
+    check_growth(&samples);
+    rig.finish().await;
 }

@@ -14,3 +14,5 @@ mod support;
 
 mod abuse;
 mod change;
+mod machine;
+mod outage;

@@ -42,6 +42,7 @@ pub(crate) use pod::{Pod, Release};
 pub(crate) use process::Process;
 pub(crate) use raw::exchange;
 pub(crate) use relay::{Relay, Way};
+pub(crate) use tools::tool;
 pub(crate) use upstream::{Upstream, read_head};
 
 /// Every secret of the tests holds this.
