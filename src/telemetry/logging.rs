@@ -8,8 +8,9 @@
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
 use std::panic;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::Level;
@@ -24,12 +25,14 @@ use crate::config::model::{AuditSink, Log, LogFormat, LogLevel};
 
 /// Lines that wait to be written, for each stream.
 const LINES_MAX: usize = 16_384;
+/// The end of the process waits this long for the last lines; their reader may have stopped reading.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Keeps the writers alive; dropping it writes out what waits. It has one owner, so that the last
 /// lines of a process are not lost with a task that nobody waits for.
 #[derive(Debug)]
 pub struct Logging {
-    _guards: Vec<WorkerGuard>,
+    guards: Vec<WorkerGuard>,
     dropped: DroppedLines,
     level: LevelSwitch,
 }
@@ -104,6 +107,22 @@ pub enum LoggingError {
     Twice,
 }
 
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let guards = std::mem::take(&mut self.guards);
+        let (told, ended) = mpsc::channel();
+        // A guard prints where it cannot deliver its last message, which waits for the reader, too.
+        let ending = std::thread::Builder::new().spawn(move || {
+            drop(guards);
+            drop(told);
+        });
+        if ending.is_ok() {
+            // Nothing is ever sent: this ends with the sender, or after the time.
+            let _: Result<(), _> = ended.recv_timeout(GOODBYE);
+        }
+    }
+}
+
 impl Logging {
     /// Sets up logging for the whole process, and a panic hook that counts.
     ///
@@ -112,7 +131,7 @@ impl Logging {
     pub fn start(log: &Log, metrics: &Metrics) -> Result<Self, LoggingError> {
         let (targets, filter) = reload::Layer::new(targets(log.level));
         let level = LevelSwitch { filter, level: Arc::new(watch::Sender::new(log.level)) };
-        let mut logging = Self { _guards: Vec::new(), dropped: DroppedLines::default(), level };
+        let mut logging = Self { guards: Vec::new(), dropped: DroppedLines::default(), level };
         let stderr = logging.queue("log", io::stderr());
         let text = log.format.map_or_else(|| io::stderr().is_terminal(), |f| f == LogFormat::Text);
         let format = tracing_subscriber::fmt::layer().with_writer(stderr.clone());
@@ -171,7 +190,7 @@ impl Logging {
         let (writer, guard) =
             NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(to);
         self.dropped.0.push(Stream { name, queue: writer.error_counter(), unwritten });
-        self._guards.push(guard);
+        self.guards.push(guard);
         writer
     }
 }
