@@ -2,24 +2,30 @@
 # `demo` and `test` install what is missing on Debian and Ubuntu first (tools/setup.sh says what).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-load test-kubernetes bench lint fmt image sbom setup-build setup-test setup-kubernetes
+.PHONY: help demo test test-all test-load test-quota plot test-kubernetes bench lint fmt image sbom setup-build setup-test setup-kubernetes
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup-build ## See it work: calls without a credential, tokens replaced under them
+demo: setup-build ## See it work: calls without a credential, tokens replaced, a quota kept
 	cargo run --locked -- demo
 
 test: setup-test ## The tests; a few minutes the first time, for building
 	cargo test --locked
 
-test-all: test test-load ## The tests, and the slower ones under load
+test-all: test test-load test-quota ## The tests, and the slower ones under load
 
 test-load: setup-build
-	cargo test --locked --test load
+	cargo test --locked --test load -- --skip quotas::
+
+test-quota: setup-build ## Three saturated minutes against each of four limiters
+	cargo test --locked --test load -- --nocapture quotas::
 
 test-kubernetes: setup-kubernetes ## The charts on a real kube-apiserver, which is built first (minutes)
 	cargo test --locked --test kubernetes -- --test-threads=2
+
+plot: setup-build ## Draw docs/shaping.svg anew
+	UPDATE_PLOT=1 cargo test --locked --test shaping plot
 
 bench: setup-build ## Show that quotas are kept, and what the proxy adds to a call
 	cargo bench --locked

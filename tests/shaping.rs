@@ -14,6 +14,8 @@ mod bars;
 mod feedback;
 #[path = "../benches/shaping/limiters.rs"]
 mod limiters;
+#[path = "../benches/shaping/plot.rs"]
+mod plot;
 #[path = "../benches/shaping/simulation.rs"]
 #[expect(dead_code, reason = "the long form uses all of it")]
 mod simulation;
@@ -86,4 +88,20 @@ fn a_limiter_that_nobody_told_of_is_learnt_and_its_silence_is_kept() {
             }
         }
     }
+}
+
+/// `make plot` draws it anew.
+#[test]
+fn the_plot_in_the_documentation_is_what_the_simulation_draws() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/shaping.svg");
+    let drawn = plot::plot();
+    if update() {
+        std::fs::write(path, &drawn).unwrap();
+    }
+    assert!(std::fs::read_to_string(path).unwrap_or_default() == drawn, "run `make plot`");
+}
+
+#[expect(clippy::disallowed_methods, reason = "a switch of this test alone")]
+fn update() -> bool {
+    std::env::var("UPDATE_PLOT").is_ok_and(|value| value == "1")
 }

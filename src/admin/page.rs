@@ -186,6 +186,13 @@ fn quotas(quotas: &[QuotaReport], history: &History) -> Markup {
                                 dt { "paused by DataPulse for" }
                                 dd { span class="badge paused" { (span(pause)) } }
                             }
+                            @if quota.foreign_usage > 0 {
+                                dt { "calls of others on this key" } dd { (quota.foreign_usage) }
+                            }
+                            @for one in &quota.learnt {
+                                dt { "learnt " (span(one.for_seconds)) " ago" }
+                                dd { (one.reason) " (" code { (one.config) } " makes it last)" }
+                            }
                         }
                     }
                 }

@@ -66,7 +66,8 @@ async fn show(args: &Args) -> Result<String, Failure> {
     Ok(table(&report))
 }
 
-async fn fetch(admin: &str) -> Result<String, String> {
+/// The JSON of `/status`.
+pub(super) async fn fetch(admin: &str) -> Result<String, String> {
     // Plain text over loopback: no certificate is ever looked at.
     let client =
         tls::http_client(&Roots::none()).map_err(|error| telemetry::error_chain(&error))?;

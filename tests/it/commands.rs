@@ -78,11 +78,14 @@ async fn status_of_a_sidecar_that_is_not_there_says_what_to_look_at() {
 
 #[tokio::test]
 async fn the_demo_makes_calls_without_a_credential_and_reports() {
-    let mut demo = Process::sidecar(&["demo", "--exit", "--listen", "localhost:0"]);
+    let mut demo =
+        Process::sidecar(&["demo", "--exit", "--listen", "localhost:0", "--quota-for", "6s"]);
     let status = demo.ended().await;
     let out = demo.stdout.lines().join("\n");
     assert_eq!(status.code(), Some(0), "{out}\n{}", demo.stderr.lines().join("\n"));
-    for part in ["credentials sent by the app", "failed", "generations", "p50", "p99"] {
+    for part in
+        ["credentials sent by the app", "failed", "generations", "p50", "p99", "429 by DataPulse"]
+    {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }
 }

@@ -16,3 +16,4 @@ mod abuse;
 mod change;
 mod machine;
 mod outage;
+mod quotas;

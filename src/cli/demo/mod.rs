@@ -2,6 +2,7 @@
 //!
 //! The secrets are the emulator's own; nothing outside the machine is called.
 
+mod quota;
 mod report;
 mod traffic;
 
@@ -20,7 +21,7 @@ use super::{Failure, runtime, say};
 use crate::app::{Ended, Ports, Shutdown, Sidecar};
 use crate::config;
 use crate::config::model::Level;
-use crate::emulator::{Control, Emulator, Settings};
+use crate::emulator::{Control, Emulator, Key, Settings};
 use crate::telemetry::Metrics;
 use report::Report;
 use traffic::Traffic;
@@ -34,6 +35,11 @@ const AT_LEAST: Duration = Duration::from_secs(10);
 /// ... but never later than this.
 const AT_MOST: Duration = Duration::from_secs(60);
 
+/// No call of the second part waits longer for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The key with the small quota.
+const STARTER_KEY: &str = "dp_live_emulator_starter";
+
 /// How the demo is run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -43,6 +49,9 @@ pub(super) struct Args {
     /// Where the sidecar listens.
     #[arg(long, value_name = "ADDRESS", default_value = "localhost:8080")]
     listen: String,
+    /// How long a quota is asked for twice what it holds; 0s leaves that part out.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    quota_for: Duration,
 }
 
 pub(super) fn demo(args: &Args) -> Result<(), Failure> {
@@ -54,6 +63,8 @@ struct Stage {
     control: Arc<Control>,
     emulator: SocketAddr,
     sidecar: SocketAddr,
+    /// Where the app calls whose quota is small.
+    small: SocketAddr,
     admin: SocketAddr,
     health: SocketAddr,
     /// The emulator.
@@ -71,9 +82,9 @@ async fn run(args: &Args) -> Result<(), Failure> {
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
     let secrets = Secrets::write()?;
     let mut stage = set_up(args, &secrets).await?;
-    say(&opening(&stage));
+    say(&opening(&stage, args.quota_for));
     let report = tokio::select! {
-        report = drive(&stage) => report?,
+        report = both_parts(&stage, args.quota_for) => report?,
         () = signals.next() => return Ok(()),
     };
     say(&report.text(&stage));
@@ -90,7 +101,23 @@ async fn run(args: &Args) -> Result<(), Failure> {
     if report.is_good() { Ok(()) } else { Err(Failure::failed("the demo did not go as it should")) }
 }
 
-/// The two secrets, each in a file of a folder that is removed in the end.
+/// Tokens that are replaced under calls, then a quota that is full.
+async fn both_parts(stage: &Stage, quota_for: Duration) -> Result<Report, Failure> {
+    let report = drive(stage).await?;
+    if quota_for.is_zero() {
+        return Ok(report);
+    }
+    say(&format!(
+        "next: a Starter quota, {} calls a minute, asked for twice as many for {} s; what cannot \
+         leave within {} s is refused at once",
+        quota::LIMIT,
+        quota_for.as_secs(),
+        WAIT_MAX.as_secs(),
+    ));
+    Ok(report.with_quota(quota::drive(stage, quota_for).await?))
+}
+
+/// The secrets, each in a file of a folder that is removed in the end.
 struct Secrets(TempDir);
 
 impl Secrets {
@@ -104,15 +131,17 @@ impl Secrets {
         for client in settings.clients.iter().filter(|client| client.level == Level::ReadWrite) {
             std::fs::write(dir.path().join("client-secret"), &client.secret).map_err(failed)?;
         }
+        std::fs::write(dir.path().join("starter-key"), STARTER_KEY).map_err(failed)?;
         Ok(Self(dir))
     }
 
     /// The built-in configuration: what a user would write, with free ports.
     fn config(&self, listen: &str, emulator: SocketAddr) -> String {
         let dir = self.0.path().display();
+        let (limit, wait) = (quota::LIMIT, WAIT_MAX.as_secs());
         format!(
             "version: 1
-listeners: [{{listen: \"{listen}\"}}]
+listeners: [{{listen: \"{listen}\", tenant: app}}, {{listen: \"127.0.0.1:0\", tenant: small}}]
 upstream: {{base_url: \"http://{emulator}\", allow_plaintext: true}}
 auth: {{token_url: \"http://{emulator}/oauth/token\"}}
 credentials:
@@ -120,6 +149,10 @@ credentials:
   - name: etl
     level: read_write
     client_credentials: {{client_id: emulator-read_write, client_secret: \"file:{dir}/client-secret\"}}
+  - {{name: starter, level: read_only, quota: starter, api_key: \"file:{dir}/starter-key\"}}
+quotas: {{starter: {{limit: {limit}/min}}}}
+shaping: {{max_wait: {wait}s, state_file: none}}
+tenants: [{{name: app, credentials: [reader, etl]}}, {{name: small, credentials: [starter]}}]
 health: {{listen: \"127.0.0.1:0\"}}
 admin: {{listen: \"127.0.0.1:0\"}}
 "
@@ -128,7 +161,9 @@ admin: {{listen: \"127.0.0.1:0\"}}
 }
 
 async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
-    let settings = Settings { token_life: TOKEN_LIFE, ..Settings::default() };
+    let mut settings = Settings { token_life: TOKEN_LIFE, ..Settings::default() };
+    let (name, key) = ("starter".to_owned(), STARTER_KEY.to_owned());
+    settings.keys.push(Key { name, key, level: Level::ReadOnly });
     let emulator = Emulator::bind((Ipv4Addr::LOCALHOST, 0).into(), settings).await;
     let emulator = emulator.map_err(|error| Failure::from_error(&error))?;
     let (control, address) = (emulator.control(), emulator.address());
@@ -144,10 +179,13 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
         let said = Failure::from_error(&error).text;
         Failure::unusable(format!("{said} Try --listen localhost:18080"))
     })?;
-    let bound = sidecar.addresses().first().map(|(_, address)| *address);
-    let (Some(bound), Some(admin), Some(health)) =
-        (bound, sidecar.admin_address(), sidecar.health_address())
-    else {
+    let addresses: Vec<SocketAddr> = sidecar.addresses().into_iter().map(|(_, at)| at).collect();
+    let (Some(bound), Some(small), Some(admin), Some(health)) = (
+        addresses.first().copied(),
+        addresses.last().copied(),
+        sidecar.admin_address(),
+        sidecar.health_address(),
+    ) else {
         return Err(Failure::unusable("an address was bound and is not there"));
     };
     let (step, shutdown) = watch::channel(Shutdown::No);
@@ -157,6 +195,7 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
         control,
         emulator: address,
         sidecar: bound,
+        small,
         admin,
         health,
         background,
@@ -166,10 +205,14 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
     })
 }
 
-fn opening(stage: &Stage) -> String {
+fn opening(stage: &Stage, quota_for: Duration) -> String {
+    let second = match quota_for.as_secs() {
+        0 => String::new(),
+        seconds => format!(", then a quota is kept for {seconds} s"),
+    };
     format!(
         "DataPulse emulator on {}, tokens live {} s\nsidecar on localhost:{}; the app sends no \
-         credential",
+         credential\ntokens are replaced under calls for about 15 s{second}; Ctrl-C leaves",
         stage.emulator,
         TOKEN_LIFE.as_secs(),
         stage.sidecar.port()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 
 use super::Stage;
+use super::quota::Outcome;
 use super::traffic::{Count, Sample};
 
 /// Fewer tokens would not show that they are replaced under the app.
@@ -17,6 +18,7 @@ pub(super) struct Report {
     took: Duration,
     generations: u64,
     anonymous: u64,
+    quota: Option<Outcome>,
 }
 
 impl Report {
@@ -26,16 +28,22 @@ impl Report {
         generations: u64,
         anonymous: u64,
     ) -> Self {
-        Self { count, took, generations, anonymous }
+        Self { count, took, generations, anonymous, quota: None }
+    }
+
+    /// With what came of the second part.
+    pub(super) fn with_quota(self, quota: Outcome) -> Self {
+        Self { quota: Some(quota), ..self }
     }
 
     /// Whether everything went as promised.
-    pub(super) const fn is_good(&self) -> bool {
+    pub(super) fn is_good(&self) -> bool {
         self.count.made > 0
             && self.count.failed == 0
             && self.count.with_credential == 0
             && self.anonymous == 0
             && self.generations >= GENERATIONS_MIN
+            && self.quota.as_ref().is_none_or(Outcome::is_good)
     }
 
     pub(super) fn text(&self, stage: &Stage) -> String {
@@ -53,6 +61,9 @@ impl Report {
         ] {
             table.add_row([what.to_owned(), value]);
         }
+        for (what, value) in self.quota.iter().flat_map(Outcome::rows) {
+            table.add_row([what.to_owned(), value]);
+        }
         let (port, admin, health) = (stage.sidecar.port(), stage.admin, stage.health);
         format!(
             "\n{table}{}\n\ntry:\n  curl http://localhost:{port}/v1/datasets\n  \
@@ -60,6 +71,7 @@ impl Report {
              curl -i http://localhost:{port}/v1/users      (no credential for that: 403)\n  \
              datapulse-sidecar status --admin http://{admin}\n  \
              curl http://{health}/metrics\n  \
+             a browser at http://{admin}/\n  \
              curl http://{}/_emulator/counters\n\
              your own app: set its DataPulse base URL to http://localhost:{port}",
             if cfg!(debug_assertions) {
