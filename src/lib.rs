@@ -14,6 +14,7 @@ pub mod config;
 pub mod telemetry;
 pub mod tls;
 pub mod store;
+pub mod identity;
 pub mod credential;
 pub mod access;
 pub mod shaping;

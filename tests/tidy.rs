@@ -29,6 +29,7 @@ const EXPOSING: &[(&str, &str)] = &[
     ),
     ("src/credential/token.rs", "a token's own reading: shape and expiry"),
     ("src/webhook/signature.rs", "a webhook's secret becomes the key that verifies"),
+    ("src/tls/own.rs", "a certificate of our own, with its key, is read from PEM"),
     ("src/proxy/answer.rs", "drops an answer's header that holds a live token"),
 ];
 

@@ -12,11 +12,15 @@ use super::history::{History, STEP};
 use super::plot::plot;
 use super::status::{Report, Status};
 use crate::credential::CredentialReport;
+use crate::identity::IdentityReport;
 use crate::shaping::QuotaReport;
 
 /// What a browser may do with the page: show it, with our own style, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
+
+/// A client certificate that ends within so many seconds is something to look at: a week.
+const OWN_ENDS_SOON: u64 = 7 * 24 * 3600;
 
 /// What the page is made of.
 #[derive(Debug, Clone)]
@@ -83,10 +87,12 @@ fn problems(report: &Report) -> Markup {
     let configuration = &report.configuration;
     let paused = report.credentials.iter().filter(|credential| credential.paused);
     let paused: Vec<&str> = paused.map(|credential| &*credential.name).collect();
+    let own = report.client_cert.as_ref().and_then(client_cert);
     let any = !configuration.mistakes.is_empty()
         || !configuration.needs_restart.is_empty()
         || !report.shared_keys.is_empty()
         || !paused.is_empty()
+        || own.is_some()
         || report.clock_suspect;
     html! {
         @if any {
@@ -108,12 +114,25 @@ fn problems(report: &Report) -> Markup {
                     @if !paused.is_empty() {
                         li { "paused, their calls get 503: " (paused.join(", ")) }
                     }
+                    @if let Some(own) = own { li { (own) } }
                     @if report.clock_suspect {
                         li { "the machine's clock is years behind: no certificate verifies" }
                     }
                 }
             }
         }
+    }
+}
+
+/// What is wrong with the client certificate, or soon will be.
+fn client_cert(own: &IdentityReport) -> Option<String> {
+    match (&own.last_error, own.expires_in_seconds) {
+        (Some(error), _) => Some(format!("the new client certificate is not shown: {error}")),
+        (None, 0) => Some("the client certificate has expired".to_owned()),
+        (None, left) if left < OWN_ENDS_SOON => {
+            Some(format!("the client certificate ends in {}", span(left)))
+        }
+        (None, _) => None,
     }
 }
 
@@ -273,6 +292,10 @@ mod tests {
                 missing: true,
                 problem: Some(hostile()),
             }],
+            client_cert: Some(IdentityReport {
+                expires_in_seconds: 1,
+                last_error: Some(hostile()),
+            }),
             configuration: ConfigurationReport {
                 age_seconds: 1,
                 mistakes: vec![hostile()],

@@ -23,6 +23,7 @@ use super::page::{self, Page};
 use super::verbs::{self, Verbs};
 use crate::clock;
 use crate::credential::CredentialReport;
+use crate::identity::{ClientIdentity, IdentityReport};
 use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
 use crate::shaping::{QuotaReport, SharedKey};
@@ -38,6 +39,7 @@ pub struct Status {
     health: Health,
     gauge: Gauge,
     reloads: watch::Receiver<ReloadState>,
+    identity: ClientIdentity,
     started_at: Instant,
 }
 
@@ -91,6 +93,8 @@ pub struct Report {
     pub stores: Vec<StoreReport>,
     /// By their references.
     pub secrets: Vec<SecretReport>,
+    /// The certificate that is shown to the upstream; absent where none is.
+    pub client_cert: Option<IdentityReport>,
     /// Whether what is in its file is in force.
     pub configuration: ConfigurationReport,
 }
@@ -114,9 +118,11 @@ impl Status {
         health: &Health,
         gauge: Gauge,
         reloads: watch::Receiver<ReloadState>,
+        identity: ClientIdentity,
     ) -> Self {
         let started_at = Instant::now();
-        Self { live: Arc::clone(live), health: health.clone(), gauge, reloads, started_at }
+        let (live, health) = (Arc::clone(live), health.clone());
+        Self { live, health, gauge, reloads, identity, started_at }
     }
 
     pub(super) fn report(&self) -> Report {
@@ -133,6 +139,7 @@ impl Status {
             quotas: snapshot.shaper.report(&snapshot.config),
             stores: self.health.stores.report(),
             secrets: self.health.secrets.report(),
+            client_cert: self.identity.report(),
             configuration: self.configuration(),
         }
     }

@@ -22,7 +22,8 @@ use crate::admin::{Health, ReloadState, Status, Verbs};
 use crate::config::Config;
 use crate::config::watch::ConfigWatch;
 use crate::credential::{self, Refresher};
-use crate::proxy::upstream::{Resolver, resolver};
+use crate::identity::{ClientIdentity, IdentityError, IdentityKeeper};
+use crate::proxy::upstream::{Destination, Resolver, resolver};
 use crate::proxy::{self, BindError, Gauge, Listeners, Live, Snapshot};
 use crate::secret::SecretRef;
 use crate::shaping::Shaper;
@@ -71,6 +72,7 @@ pub struct Sidecar {
     pub(super) refreshers: Vec<Refresher>,
     pub(super) keepers: Vec<KeyKeeper>,
     pub(super) watcher: SecretWatcher,
+    pub(super) identity: IdentityKeeper,
     pub(super) proxy: proxy::Sidecar,
     pub(super) server: Arc<ServerConf>,
 }
@@ -92,6 +94,9 @@ pub enum StartError {
         #[source]
         cause: io::Error,
     },
+    /// The certificate that is shown to the API host, or its key, cannot be used.
+    #[error(transparent)]
+    ClientCert(#[from] IdentityError),
     /// No usable certificates to verify servers with.
     #[error(transparent)]
     Roots(#[from] TlsError),
@@ -122,17 +127,18 @@ impl Sidecar {
     /// # Errors
     /// See [`StartError`].
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
-        let (issuers, own_calls) = shaped_issuers(&config)?;
         let stores = stores::open(&config, &metrics)?;
+        let (secrets, watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
+        let own = config.upstream.client_cert.as_ref();
+        let (keeper, identity) = IdentityKeeper::start(own, &secrets, &metrics).await?;
+        let (issuers, own_calls) = shaped_issuers(&config, &identity)?;
         let listeners = Listeners::bind(&config.listeners).await?;
         let own_sockets = OwnSockets::bind(&config, ports).await?;
         let Known { callers, operators } = Known::read(&config, &*stores).await?;
-        let (secrets, watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let (registry, refreshers) =
             credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
-        let authority = authority(&config)?;
         let (webhooks, keepers) = webhooks(&config, &secrets, &metrics)?;
-        let (resolver, addresses) = resolver(config.upstream.origin.clone(), metrics.clone());
+        let (resolver, destination) = destination(&config, identity, &metrics)?;
         let gauge = Gauge::new(metrics.clone());
         let server = Arc::new(server_conf(&config));
         let live = own_calls.shape_by(Live::new(Snapshot {
@@ -151,18 +157,15 @@ impl Sidecar {
             webhooks,
             metrics: metrics.clone(),
             state,
+            identity: keeper.clone(),
             operators: watch::Sender::new(operators),
         };
         let health = Health::new(&live, &reloading.stores, &reloading.secrets, metrics.clone());
-        let status = Status::new(&live, &health, gauge.clone(), reloads);
+        let own = reloading.identity.reader();
+        let status = Status::new(&live, &health, gauge.clone(), reloads, own);
         let verbs = Verbs::new(&live, reloading.operators.subscribe(), metrics.clone());
-        let proxy = proxy::Sidecar::new(
-            Arc::clone(&live),
-            addresses,
-            authority,
-            gauge.clone(),
-            metrics.clone(),
-        );
+        let proxy =
+            proxy::Sidecar::new(Arc::clone(&live), destination, gauge.clone(), metrics.clone());
         Ok(Self {
             live,
             reloading,
@@ -177,6 +180,7 @@ impl Sidecar {
             refreshers,
             keepers,
             watcher,
+            identity: keeper,
             proxy,
             server,
         })
@@ -255,10 +259,17 @@ impl OwnSockets {
     }
 }
 
-/// What stands in `Host`, from the configuration alone.
-fn authority(config: &Config) -> Result<HeaderValue, StartError> {
-    let authority = config.upstream.origin.authority();
-    HeaderValue::from_str(&authority).map_err(|_invalid| StartError::Authority)
+/// Where calls go, and the task that keeps its addresses.
+fn destination(
+    config: &Config,
+    identity: ClientIdentity,
+    metrics: &Metrics,
+) -> Result<(Resolver, Destination), StartError> {
+    let origin = &config.upstream.origin;
+    let authority = HeaderValue::from_str(&origin.authority());
+    let authority = authority.map_err(|_invalid| StartError::Authority)?;
+    let (resolver, addresses) = resolver(origin.clone(), metrics.clone());
+    Ok((resolver, Destination { addresses, authority, identity }))
 }
 
 async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -8,16 +8,18 @@ use super::own_calls::Shaped;
 use crate::config::Config;
 use crate::config::model::Endpoint;
 use crate::credential::{Issuers, OwnCalls};
+use crate::identity::ClientIdentity;
 use crate::store::Secrets;
 use crate::telemetry::Metrics;
 use crate::tls::{self, Roots};
 use crate::webhook::{KeyKeeper, Webhooks};
 
 /// Checks what the API host and the authorization server are verified with, and gives the clients
-/// for the calls that the sidecar itself makes to them; `own_calls` says when the API host may be
-/// called.
+/// for the calls that the sidecar itself makes to them, to the API host as `identity`; `own_calls`
+/// says when that may be called.
 pub(super) fn issuers(
     config: &Config,
+    identity: &ClientIdentity,
     own_calls: Arc<dyn OwnCalls>,
 ) -> Result<Issuers, StartError> {
     let (upstream, auth) = (&config.upstream, &config.auth);
@@ -39,15 +41,18 @@ pub(super) fn issuers(
         auth: auth.clone(),
         api: upstream.origin.clone(),
         auth_client: tls::http_client(&auth_roots)?,
-        api_client: tls::http_client(&api_roots)?,
+        api_client: tls::http_client_with(&api_roots, Arc::new(identity.clone()))?,
         own_calls,
     })
 }
 
 /// The same for a start, with what is still to be told which shaper there is.
-pub(super) fn shaped_issuers(config: &Config) -> Result<(Issuers, Arc<Shaped>), StartError> {
+pub(super) fn shaped_issuers(
+    config: &Config,
+    identity: &ClientIdentity,
+) -> Result<(Issuers, Arc<Shaped>), StartError> {
     let own_calls = Arc::new(Shaped::default());
-    let issuers = issuers(config, Arc::clone(&own_calls) as Arc<dyn OwnCalls>)?;
+    let issuers = issuers(config, identity, Arc::clone(&own_calls) as Arc<dyn OwnCalls>)?;
     Ok((issuers, own_calls))
 }
 

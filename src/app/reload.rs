@@ -22,6 +22,7 @@ use crate::config::model::{self, Listener, Tenant};
 use crate::config::watch::ConfigWatch;
 use crate::config::{Config, ConfigWarning, LoadError};
 use crate::credential::{self, Issuers, Registry};
+use crate::identity::IdentityKeeper;
 use crate::proxy::{Live, Snapshot};
 use crate::secret::SecretValue;
 use crate::store::{Secrets, Stores};
@@ -49,6 +50,8 @@ pub(super) struct Reloading {
     pub(super) metrics: Metrics,
     /// For `/status`.
     pub(super) state: watch::Sender<ReloadState>,
+    /// Shows the client certificate.
+    pub(super) identity: IdentityKeeper,
     /// What operators send.
     pub(super) operators: watch::Sender<Option<SecretValue>>,
 }
@@ -143,7 +146,8 @@ impl Reloading {
             tracing::warn!(part, "this change of the configuration needs a restart");
         }
         if config.auth != self.issuers.auth {
-            match issuers(&config, Arc::clone(&self.issuers.own_calls)) {
+            let own_calls = Arc::clone(&self.issuers.own_calls);
+            match issuers(&config, &self.identity.reader(), own_calls) {
                 Ok(issuers) => self.issuers = issuers,
                 Err(error) => return self.fail(&error),
             }
@@ -163,6 +167,11 @@ impl Reloading {
             Ok(client) => client,
             Err(error) => return self.fail(&error),
         };
+        let identity = match self.identity.load(config.upstream.client_cert.as_ref()).await {
+            Ok(identity) => identity,
+            Err(error) => return self.fail(&error.into()),
+        };
+        self.identity.show(identity);
         for keeper in self.webhooks.renew(endpoints(&config), delivery_client, &self.secrets) {
             drop(new.send(Box::pin(keeper.run())).await);
         }

@@ -54,6 +54,7 @@ impl Sidecar {
         let mut parts = JoinSet::new();
         spawn(&mut parts, self.resolver.run());
         spawn(&mut parts, self.watcher.run());
+        spawn(&mut parts, self.identity.run());
         for refresher in self.refreshers {
             spawn(&mut parts, refresher.run());
         }

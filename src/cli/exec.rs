@@ -130,7 +130,8 @@ fn broken() -> Failure {
 /// The environment variables that hold a secret of the configuration.
 fn secret_variables(config: &Config) -> Vec<String> {
     let secrets = config.credentials.iter().map(|credential| credential.kind.secret());
-    let secrets = secrets.chain(&config.admin_token);
+    let client_key = config.upstream.client_cert.as_ref().map(|own| &own.key);
+    let secrets = secrets.chain(&config.admin_token).chain(client_key);
     let stores = config.stores.vault.iter().filter_map(|vault| vault.auth.secret());
     let names = secrets.chain(stores).filter_map(|at| match at {
         SecretRef::Env { name } => Some(name.clone()),

@@ -8,6 +8,7 @@ use tokio::time::interval;
 use super::{Failure, runtime, say};
 use crate::admin::{ConfigurationReport, Report};
 use crate::credential::CredentialReport;
+use crate::identity::IdentityReport;
 use crate::shaping::{QuotaReport, SharedKey};
 use crate::telemetry;
 use crate::tls::{self, Roots};
@@ -114,20 +115,25 @@ fn table(report: &Report) -> String {
             credential.last_error.clone().unwrap_or_default(),
         ]);
     }
-    format!(
-        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}{}{}{}{}{}",
-        report.version,
-        report.phase,
-        seconds(report.uptime_seconds),
-        report.in_flight,
-        report.upstream,
+    let below = [
         quotas(&report.quotas),
         secrets(report),
         paused(&report.credentials),
         shared(&report.shared_keys),
         unpersisted(&report.credentials),
-        configuration(&report.configuration)
-    ) + clock(report)
+        client_cert(report.client_cert.as_ref()),
+        configuration(&report.configuration),
+        clock(report).to_owned(),
+    ];
+    format!(
+        "datapulse-sidecar {}: {}, up {}, {} in flight, upstream {}\n{table}{}",
+        report.version,
+        report.phase,
+        seconds(report.uptime_seconds),
+        report.in_flight,
+        report.upstream,
+        below.concat()
+    )
 }
 
 fn clock(report: &Report) -> &'static str {
@@ -160,6 +166,20 @@ fn secrets(report: &Report) -> String {
         )
     });
     format!("\n{table}{}", down.collect::<String>())
+}
+
+/// Until when the client certificate is good, and why a newer one is not shown.
+fn client_cert(report: Option<&IdentityReport>) -> String {
+    let Some(report) = report else { return String::new() };
+    let mut text = match report.expires_in_seconds {
+        0 => "\nthe client certificate has expired".to_owned(),
+        left => format!("\nthe client certificate ends in {}", seconds(left)),
+    };
+    if let Some(error) = &report.last_error {
+        text.push_str("; what is in its files now is not shown: ");
+        text.push_str(error);
+    }
+    text
 }
 
 /// What to do about credentials that are paused; nothing when none is.

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Version;
 use http::header::TRANSFER_ENCODING;
-use http::{HeaderValue, Version};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -46,7 +46,6 @@ pub use call::Call;
 pub use gauge::{Gauge, InFlight};
 pub use listener::accept;
 pub use live::{Live, Snapshot};
-pub use upstream::Addresses;
 
 use body::Budget;
 use budget::RetryBudget;
@@ -54,6 +53,7 @@ use judge::Verdict;
 use prepare::Unprepared;
 use reject::Rejection;
 use stream::{CallerStream, unless_gone};
+use upstream::Destination;
 
 use crate::telemetry::Metrics;
 
@@ -68,8 +68,7 @@ const REJECTED: ErrorType = ErrorType::Custom("Rejected");
 #[derive(Debug, Clone)]
 pub struct Sidecar {
     live: Arc<Live>,
-    addresses: Addresses,
-    authority: HeaderValue,
+    destination: Destination,
     gauge: Gauge,
     metrics: Metrics,
     kept: Budget,
@@ -77,17 +76,11 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// `authority` is the upstream's `Host`.
+    /// Calls go to `destination`.
     #[must_use]
-    pub fn new(
-        live: Arc<Live>,
-        addresses: Addresses,
-        authority: HeaderValue,
-        gauge: Gauge,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(live: Arc<Live>, destination: Destination, gauge: Gauge, metrics: Metrics) -> Self {
         let budget = Arc::new(Mutex::new(RetryBudget::new(Instant::now())));
-        Self { live, addresses, authority, gauge, metrics, kept: Budget::default(), budget }
+        Self { live, destination, gauge, metrics, kept: Budget::default(), budget }
     }
 }
 
@@ -140,16 +133,17 @@ impl ProxyHttp for Sidecar {
         call.body.rewind();
         let turn = unless_gone(session, admit::wait_for_turn(call)).await;
         turn.ok_or_else(stream::gone)?.or_else(|rejection| respond::fail(call, rejection))?;
-        let Some(target) =
-            self.addresses.next(call.deadline.min(Instant::now() + RESOLVE_WAIT)).await
-        else {
+        let by = call.deadline.min(Instant::now() + RESOLVE_WAIT);
+        let Some(target) = self.destination.addresses.next(by).await else {
             return respond::fail(call, Rejection::UpstreamUnreachable);
         };
         let remaining = call.remaining();
         if remaining.is_zero() {
             return respond::fail(call, Rejection::UpstreamTimeout);
         }
-        Ok(Box::new(upstream::peer(&call.snapshot.config.upstream, target, remaining)))
+        let identity = self.destination.identity.current();
+        let upstream = &call.snapshot.config.upstream;
+        Ok(Box::new(upstream::peer(upstream, target, identity.as_deref(), remaining)))
     }
 
     async fn upstream_request_filter(
@@ -168,7 +162,7 @@ impl ProxyHttp for Sidecar {
         let Some(token) = call.usable_token() else { return respond::fail_expired(call) };
         let injection = inject::Injection {
             token: &token,
-            authority: &self.authority,
+            authority: &self.destination.authority,
             request_id: &call.request_id,
         };
         inject::inject(request, &injection)?;

@@ -83,7 +83,7 @@ impl Sidecar {
         mut error: BError,
     ) -> BError {
         if let Some(address) = peer.address().as_inet() {
-            self.addresses.set_aside(*address);
+            self.destination.addresses.set_aside(*address);
         }
         tracing::warn!(
             request_id = &*call.request_id,
@@ -92,7 +92,7 @@ impl Sidecar {
             "no connection to the upstream"
         );
         call.unconnected += 1;
-        let turns = u32::try_from(self.addresses.count()).unwrap_or(u32::MAX);
+        let turns = u32::try_from(self.destination.addresses.count()).unwrap_or(u32::MAX);
         // Each address is tried at once; then it is time to wait.
         let wait = match call.unconnected.checked_sub(turns) {
             None => Duration::ZERO,

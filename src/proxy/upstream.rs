@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::net::lookup_host;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::config::model::{Http2, Origin, Upstream};
+use crate::identity::{ClientIdentity, Identity};
 use crate::telemetry::Metrics;
 
 /// How often the name is looked up again.
@@ -55,6 +57,17 @@ pub struct Target {
     pub address: SocketAddr,
     /// Whether another one may do if this one does not.
     pub has_alternative: bool,
+}
+
+/// The one place that calls are sent to, as each attempt needs it.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Where it is.
+    pub addresses: Addresses,
+    /// Its `Host`.
+    pub authority: HeaderValue,
+    /// Who we are there.
+    pub identity: ClientIdentity,
 }
 
 /// A resolver and the handle that reads what it finds.
@@ -178,13 +191,24 @@ fn is_metadata_service(ip: IpAddr) -> bool {
 /// take that long; between two pieces of a body, `idle_timeout`. pingora has one number for both, so
 /// it is the larger one, and the call's own deadline is kept by `connection.rs`.
 #[must_use]
-pub fn peer(upstream: &Upstream, target: Target, remaining: Duration) -> HttpPeer {
+pub fn peer(
+    upstream: &Upstream,
+    target: Target,
+    identity: Option<&Identity>,
+    remaining: Duration,
+) -> HttpPeer {
     let Target { address, has_alternative } = target;
     let origin = &upstream.origin;
     let sni = if origin.tls { origin.host.clone() } else { String::new() };
     let mut peer = HttpPeer::new(address, origin.tls, sni);
     // While the machine slept, the other end forgot its connections; they would swallow a request.
     peer.group_key = u64::try_from(clock::asleep().as_millis()).unwrap_or(u64::MAX);
+    if let Some(identity) = identity {
+        // Connections that were made with another certificate are not used again: what pingora
+        // itself tells them apart by is the serial number.
+        peer.client_cert_key = Some(Arc::clone(identity.peer()));
+        peer.group_key ^= identity.pool();
+    }
     let options = &mut peer.options;
     let connect = upstream.connect_timeout.min(remaining);
     let sooner = if has_alternative { ALTERNATIVE_AFTER } else { connect };

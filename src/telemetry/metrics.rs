@@ -58,6 +58,8 @@ pub struct Metrics {
     pub config_last_reload: IntGauge,
     /// Changes that operators asked for, by `verb`, `status`.
     pub admin_verbs: IntCounterVec,
+    /// When the client certificate ends, Unix seconds; 0 where there is none.
+    pub client_cert_expiry: IntGauge,
     /// 1 while the machine's clock is wrong for certain.
     pub clock_suspect: IntGauge,
     /// Panics that were caught; anything but 0 is a bug.
@@ -130,6 +132,7 @@ impl Metrics {
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,
             config_last_reload: family.config_last_reload()?,
             admin_verbs: family.admin_verbs()?,
+            client_cert_expiry: family.client_cert_expiry()?,
             clock_suspect: family.clock_suspect()?,
             panics: family.counter("panics_total", "Panics caught; each is a bug")?,
             lines_dropped: family.counters(
@@ -209,6 +212,11 @@ impl Families {
     fn admin_verbs(&self) -> Result<IntCounterVec, prometheus::Error> {
         let help = "Changes that operators asked for";
         self.counters("admin_verbs_total", help, &["verb", "status"])
+    }
+
+    fn client_cert_expiry(&self) -> Result<IntGauge, prometheus::Error> {
+        let help = "When the client certificate ends, 0 where there is none";
+        self.gauge("client_cert_expiry_timestamp_seconds", help)
     }
 
     fn config_last_reload(&self) -> Result<IntGauge, prometheus::Error> {

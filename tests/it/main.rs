@@ -25,6 +25,7 @@ mod secrets;
 mod aws;
 mod retries;
 mod tls;
+mod client_cert;
 mod life_cycle;
 mod commands;
 mod callers;

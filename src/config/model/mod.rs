@@ -22,7 +22,7 @@ pub use credential::{ClientCredentials, Credential, CredentialKind, Level};
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
 pub use shaping::{Quota, Rate, Shaping, StateFile};
 pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};
-pub use upstream::{Auth, Http2, Origin, TokenRequest, Upstream};
+pub use upstream::{Auth, ClientCert, Http2, Origin, TokenRequest, Upstream};
 pub use webhooks::{Dedupe, Endpoint, Webhooks};
 
 use crate::secret::SecretRef;

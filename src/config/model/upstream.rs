@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::secret::SecretRef;
+
 /// DataPulse's API: the one place that calls are sent to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -13,6 +15,8 @@ pub struct Upstream {
     pub origin: Origin,
     /// PEM certificates that replace the system's roots.
     pub ca_file: Option<PathBuf>,
+    /// Shown where the API host asks for a certificate.
+    pub client_cert: Option<ClientCert>,
     /// For TCP and TLS together, one attempt.
     pub connect_timeout: Duration,
     /// Until the head of the response, waiting included.
@@ -25,6 +29,15 @@ pub struct Upstream {
     pub replay_body_bytes_max: usize,
     /// Which protocol is spoken upstream.
     pub http2: Http2,
+}
+
+/// A certificate of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCert {
+    /// PEM: the chain, ours first.
+    pub cert_file: PathBuf,
+    /// PEM: its key.
+    pub key: SecretRef,
 }
 
 /// Scheme, host and port of a server, from the configuration and from nowhere else.

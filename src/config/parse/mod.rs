@@ -232,6 +232,14 @@ impl Checker<'_> {
         self.is_path(path, text).then(|| PathBuf::from(text))
     }
 
+    /// A file's path that cannot be left empty.
+    fn required_file(&mut self, path: &str, text: &str) -> Option<PathBuf> {
+        if text.is_empty() {
+            self.error(path, "names no file");
+        }
+        self.file(path, Some(text))
+    }
+
     /// A YAML block (`|`) ends in a line break, which no file's name has.
     fn is_path(&mut self, path: &str, text: &str) -> bool {
         let fits = !text.is_empty() && !text.contains(char::is_control);

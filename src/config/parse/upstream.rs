@@ -3,7 +3,8 @@
 use url::{Host, Url};
 
 use super::Checker;
-use crate::config::model::{Auth, Http2, Origin, TokenRequest, Upstream};
+use crate::config::collect::join;
+use crate::config::model::{Auth, ClientCert, Http2, Origin, TokenRequest, Upstream};
 use crate::config::path_pattern::PathPattern;
 use crate::config::raw::{self, Raw, Size};
 
@@ -29,12 +30,18 @@ impl Checker<'_> {
             self.error("upstream.retries", "is at most 10: each one is a wait for the caller");
         }
         let ca_file = self.file("upstream.ca_file", written.ca_file.as_deref());
+        let client_cert = self.client_cert(written.client_cert.as_ref());
+        if client_cert.is_some() && origin.as_ref().is_some_and(|origin| !origin.tls) {
+            let text = "a certificate is shown over TLS alone, and `base_url` is http";
+            self.error("upstream.client_cert", text);
+        }
         let connect_timeout = self.timeout("upstream.connect_timeout", written.connect_timeout, 5);
         let request_timeout = self.timeout("upstream.request_timeout", written.request_timeout, 30);
         let idle_timeout = self.timeout("upstream.idle_timeout", written.idle_timeout, 60);
         Some(Upstream {
             origin: origin?,
             ca_file,
+            client_cert,
             connect_timeout: connect_timeout?,
             request_timeout: request_timeout?,
             idle_timeout: idle_timeout?,
@@ -42,6 +49,16 @@ impl Checker<'_> {
             replay_body_bytes_max: replay_body,
             http2: written.http2.unwrap_or(Http2::Auto),
         })
+    }
+
+    fn client_cert(&mut self, written: Option<&raw::ClientCert>) -> Option<ClientCert> {
+        let (at, written) = ("upstream.client_cert", written?);
+        let certificate = self.required(at, "cert_file", written.cert_file.as_deref());
+        let path = join(at, "cert_file");
+        let cert_file = certificate.and_then(|file| self.required_file(&path, file));
+        let key = self.required(at, "key", written.key.as_deref());
+        let key = key.and_then(|key| self.secret(&join(at, "key"), key));
+        Some(ClientCert { cert_file: cert_file?, key: key? })
     }
 
     /// Where what is written is a mistake, that is enough to tell.

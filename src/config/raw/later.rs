@@ -15,16 +15,6 @@ pub struct ListenerTls {
     pub key_file: Option<String>,
 }
 
-/// A certificate that is shown to the upstream.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClientCert {
-    /// PEM certificates, ours first.
-    pub cert_file: Option<String>,
-    /// A reference to the private key.
-    pub key: Option<String>,
-}
-
 /// A key that signs the client's assertion.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -11,6 +11,7 @@
 mod access;
 mod later;
 mod stores;
+mod tls;
 mod values;
 mod webhooks;
 
@@ -24,10 +25,9 @@ pub use access::{
     Caller, ClientCredentials, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Shaping,
     Tenant,
 };
-pub use later::{
-    CallerHeader, ClientCert, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken, ServiceAccount,
-};
+pub use later::{CallerHeader, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken, ServiceAccount};
 pub use stores::{StoreAws, StoreVault, Stores, VaultAuth, VaultMethod};
+pub use tls::ClientCert;
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
 pub use webhooks::{Dedupe, Endpoint, Webhooks};
 
@@ -36,7 +36,6 @@ pub use webhooks::{Dedupe, Endpoint, Webhooks};
 /// `[]` stands for any item of a list.
 pub const NOT_YET: &[&str] = &[
     "listeners[].tls",
-    "upstream.client_cert",
     "auth.authorize_url",
     "auth.redirect_uri",
     "credentials[].fallback",
@@ -141,7 +140,7 @@ pub struct Upstream {
     pub allow_plaintext: Option<bool>,
     /// PEM certificates in place of the system's roots.
     pub ca_file: Option<String>,
-    /// A certificate of our own.
+    /// A certificate of our own, shown to the API host where it asks for one.
     pub client_cert: Option<ClientCert>,
     /// For one attempt, TLS included. Default: 5s.
     pub connect_timeout: Option<Span>,

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,7 +14,9 @@ use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// A certificate authority of its own.
 pub(crate) struct Authority {
@@ -61,32 +63,69 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         Leaf { chain: vec![certificate.der().clone()], pem: certificate.pem(), key }
     }
+
+    /// The roots of who trusts it alone.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a certificate");
+        roots
+    }
 }
 
 impl Leaf {
     /// The files of certificate and key, for a server that reads them.
     pub(crate) fn write(&self, dir: &Path) -> (PathBuf, PathBuf) {
         let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
-        std::fs::write(&certificate, &self.pem).expect("written");
-        std::fs::write(&key, self.key.serialize_pem()).expect("written");
+        self.write_to(&certificate, &key);
         (certificate, key)
     }
+
+    /// Writes the certificate and its key as PEM: first the one, then the other.
+    pub(crate) fn write_to(&self, certificate: &Path, key: &Path) {
+        std::fs::write(certificate, &self.pem).expect("written");
+        std::fs::write(key, self.key.serialize_pem()).expect("written");
+    }
 }
+
+/// The certificates that clients showed, connection by connection.
+#[derive(Clone, Default)]
+struct Clients(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// Serves a router over TLS until it is dropped.
 pub(crate) struct TlsServer {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     handshakes: Arc<AtomicUsize>,
+    clients: Clients,
     _tasks: JoinSet<()>,
 }
 
 impl TlsServer {
     /// `alpn`: `&["h2", "http/1.1"]`, or fewer.
     pub(crate) async fn start(router: Router, leaf: &Leaf, alpn: &[&str]) -> Self {
+        Self::serve(router, leaf, alpn, WebPkiClientVerifier::no_client_auth()).await
+    }
+
+    /// Asks each client for a certificate of this authority, and ends the handshake without one.
+    pub(crate) async fn start_asking(
+        router: Router,
+        leaf: &Leaf,
+        alpn: &[&str],
+        clients: &Authority,
+    ) -> Self {
+        let verifier = WebPkiClientVerifier::builder(Arc::new(clients.roots())).build();
+        Self::serve(router, leaf, alpn, verifier.expect("one root")).await
+    }
+
+    async fn serve(
+        router: Router,
+        leaf: &Leaf,
+        alpn: &[&str],
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Self {
         let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).expect("a key");
         let mut config = ServerConfig::builder()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(leaf.chain.clone(), key)
             .expect("they match");
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -95,23 +134,35 @@ impl TlsServer {
         let address = listener.local_addr().expect("bound");
         let handshakes = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&handshakes);
+        let clients = Clients::default();
+        let seen = clients.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, router) = (acceptor.clone(), router.clone());
-                let counted = Arc::clone(&counted);
+                let (counted, seen) = (Arc::clone(&counted), seen.clone());
                 connections.spawn(async move {
                     // A client that refuses the certificate ends the handshake.
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     counted.fetch_add(1, Ordering::SeqCst);
+                    let shown = stream.get_ref().1.peer_certificates();
+                    if let Some(shown) = shown.and_then(|chain| chain.first()) {
+                        seen.0.lock().expect("not poisoned").push(shown.to_vec());
+                    }
                     let service = TowerToHyperService::new(router);
                     let server = auto::Builder::new(TokioExecutor::new());
                     drop(server.serve_connection(TokioIo::new(stream), service).await);
                 });
             }
         });
-        Self { address, handshakes, _tasks: tasks }
+        Self { address, handshakes, clients, _tasks: tasks }
+    }
+
+    /// Connections that showed this certificate.
+    pub(crate) fn showed(&self, leaf: &Leaf) -> usize {
+        let seen = self.clients.0.lock().expect("not poisoned");
+        seen.iter().filter(|shown| **shown == leaf.chain[0].to_vec()).count()
     }
 
     /// Handshakes that both sides finished.

@@ -1,0 +1,16 @@
+//! Certificates of our own, as they are written.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A certificate that is shown to the upstream.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCert {
+    /// PEM certificates, ours first.
+    #[schemars(required)]
+    pub cert_file: Option<String>,
+    /// A reference to the private key, in PEM.
+    #[schemars(required)]
+    pub key: Option<String>,
+}
