@@ -203,6 +203,23 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn there_is_one_tls_stack() {
+    let lock = read("Cargo.lock");
+    let versions = |name: &str| lock.matches(&format!("name = \"{name}\"\n")).count();
+    let others =
+        ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "boring", "s2n-tls"];
+    let wrong: Vec<_> =
+        others.into_iter().filter(|name| versions(name) > 0).map(str::to_owned).collect();
+    none(
+        &wrong,
+        "Everything speaks TLS by rustls on ring: turn off the feature that brings this in.",
+    );
+    for name in ["rustls", "ring", "hyper", "rustls-webpki"] {
+        assert_eq!(versions(name), 1, "{name}: two of them are two TLS stacks");
+    }
+}
+
+#[test]
 fn documents_name_only_metrics_that_exist() {
     let defined = read("src/telemetry/metrics.rs");
     let mut wrong = Vec::new();

@@ -36,3 +36,4 @@ mod servers;
 mod pod;
 mod machine;
 mod vault;
+mod vault_outages;

@@ -50,7 +50,7 @@ pub(crate) async fn by_token(builder: &Builder, bao: &OpenBao) -> String {
     format!("{{method: token, token: 'file:{}'}}", write(builder.dir(), "vault-token", &token))
 }
 
-async fn by_approle(dir: &Path, bao: &OpenBao) -> String {
+pub(crate) async fn by_approle(dir: &Path, bao: &OpenBao) -> String {
     bao.post("sys/auth/approle", &json!({"type": "approle"})).await;
     bao.post("auth/approle/role/sidecar", &json!({"token_policies": ["datapulse"]})).await;
     let role_id = bao.get("auth/approle/role/sidecar/role-id").await["role_id"].clone();

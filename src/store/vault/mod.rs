@@ -220,3 +220,6 @@ impl SecretStore for Vault {
         self.session.keep().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

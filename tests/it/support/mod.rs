@@ -195,12 +195,17 @@ impl Rig {
         tokio::time::timeout(PATIENCE, waiting).await.expect("the metric gets there");
     }
 
+    /// Waits until a metric is above a value.
+    pub(crate) async fn series_above(&self, series: &str, value: f64) {
+        let above = tools::comes_true(async || self.series(series).await > value).await;
+        assert!(above, "{series} stays at {value}");
+    }
+
     /// Waits until Vault was asked so many times more, and answered.
     pub(crate) async fn looks_at_vault(&self, count: u32) {
         let series = r#"store_reads_total{outcome="ok",store="vault"}"#;
         let wanted = self.series(series).await + f64::from(count);
-        let asked = tools::comes_true(async || self.series(series).await >= wanted).await;
-        assert!(asked, "Vault is not asked any more");
+        self.series_above(series, wanted - 1.0).await;
     }
 
     async fn gauge(&self, name: &str) -> f64 {

@@ -1,0 +1,167 @@
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use http::{HeaderMap, StatusCode, Uri};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::config::model::VaultAuth;
+
+/// A Vault that answers each read of the secret in one way, and everything else as it should.
+struct Fake {
+    store: Vault,
+    asked: Arc<Mutex<Vec<String>>>,
+    _dir: tempfile::TempDir,
+    _tasks: JoinSet<()>,
+}
+
+type Reply = (u16, &'static [(&'static str, &'static str)], String);
+
+const AT: &str = "vault:secret/a#k";
+
+impl Fake {
+    async fn new(reply: Reply) -> Self {
+        tls::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "s.canary\n").unwrap();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let app = Router::new().fallback(answer).with_state((reply, Arc::clone(&asked)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let spec = VaultStore {
+            address,
+            namespace: Some("team".to_owned()),
+            ca_file: None,
+            auth: VaultAuth::Token { token: format!("file:{}", file.display()).parse().unwrap() },
+            auth_mount: "token".to_owned(),
+            poll: Duration::from_secs(60),
+        };
+        let store = Vault::new(&spec, &Metrics::new().unwrap()).unwrap();
+        Self { store, asked, _dir: dir, _tasks: tasks }
+    }
+}
+
+async fn answer(
+    State((reply, asked)): State<(Reply, Arc<Mutex<Vec<String>>>)>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> http::Response<Body> {
+    asked.lock().push(uri.path().to_owned());
+    assert_eq!(headers["x-vault-namespace"], "team");
+    assert_eq!(headers["x-vault-token"], "s.canary");
+    let (status, extra, body) = match uri.path() {
+        "/v1/auth/token/lookup-self" => {
+            (200, &[][..], r#"{"data": {"ttl": 3600, "renewable": true}}"#.to_owned())
+        }
+        "/v1/sys/internal/ui/mounts/secret/a" => {
+            let body =
+                r#"{"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}}"#;
+            (200, &[][..], body.to_owned())
+        }
+        "/v1/secret/data/a" => reply,
+        other => panic!("{other}"),
+    };
+    let mut response = http::Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    for (name, value) in extra {
+        response.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    response
+}
+
+/// An answer, the version or the kind of error that it means, and whether it may go away by itself.
+fn answers() -> Vec<(Reply, Result<u64, &'static str>, bool)> {
+    let good =
+        r#"{"data": {"data": {"k": "s3cr3t", "other": "s3cr3t"}, "metadata": {"version": 7}}}"#;
+    let sealed = r#"{"errors": ["Vault is sealed"]}"#;
+    let gone = r#"{"data": {"data": null, "metadata": {"version": 7}}}"#;
+    let huge = format!("{{\"data\": \"{}\"}}", "s3cr3t".repeat(300_000));
+    vec![
+        ((200, &[], good.to_owned()), Ok(7), false),
+        ((200, &[], "<html>s3cr3t</html>".to_owned()), Err("not_an_answer"), true),
+        ((200, &[], good[..40].to_owned()), Err("not_an_answer"), true),
+        ((200, &[], r#"{"data": {"k": "s3cr3t"}}"#.to_owned()), Err("not_an_answer"), true),
+        ((200, &[], huge), Err("too_large"), true),
+        (
+            (307, &[("location", "http://127.0.0.1:1/stolen")], String::new()),
+            Err("redirected"),
+            true,
+        ),
+        ((403, &[], r#"{"errors": ["permission denied"]}"#.to_owned()), Err("denied"), false),
+        ((404, &[], r#"{"errors": []}"#.to_owned()), Err("missing"), false),
+        ((404, &[], gone.to_owned()), Err("deleted"), false),
+        ((412, &[], String::new()), Err("lagging"), true),
+        ((429, &[("retry-after", "7")], String::new()), Err("throttled"), true),
+        ((472, &[], String::new()), Err("dr_secondary"), true),
+        ((473, &[], String::new()), Err("standby"), true),
+        ((474, &[], String::new()), Err("standby"), true),
+        ((501, &[], String::new()), Err("uninitialized"), true),
+        ((503, &[], sealed.to_owned()), Err("sealed"), true),
+        ((503, &[], String::new()), Err("internal"), true),
+        ((530, &[], String::new()), Err("removed"), true),
+        (
+            (
+                500,
+                &[],
+                r#"{"errors": ["local node not active but active cluster node not found"]}"#
+                    .to_owned(),
+            ),
+            Err("standby"),
+            true,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_answer_of_vault_is_told_by_its_meaning() {
+    let at = AT.parse().unwrap();
+    for (reply, want, is_transient) in answers() {
+        let said = format!("{} {:?}", reply.0, want);
+        let fake = Fake::new(reply).await;
+        match fake.store.read(&at).await {
+            Ok(found) => {
+                assert_eq!(found.value.expose_str(), Some("s3cr3t"));
+                assert_eq!(found.version, want.ok().map(Version::Number), "{said}");
+            }
+            Err(error) => {
+                assert_eq!(
+                    (Err(error.kind()), error.is_transient()),
+                    (want, is_transient),
+                    "{said}"
+                );
+                let wait = error.retry_after().map(|wait| wait.as_secs());
+                let wanted = match error.kind() {
+                    "denied" => Some(60),
+                    "throttled" => Some(7),
+                    _ => None,
+                };
+                assert_eq!(wait, wanted, "{said}");
+                let told = format!("{error} {error:?} {:?}", fake.store);
+                assert!(!told.contains("s3cr3t") && !told.contains("canary"), "{told}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn denials_never_make_logins_in_a_loop() {
+    let fake = Fake::new((403, &[], String::new())).await;
+    let at = AT.parse().unwrap();
+    for _ in 0..5 {
+        assert_eq!(fake.store.read(&at).await.unwrap_err().kind(), "denied");
+    }
+    let asked = fake.asked.lock();
+    let logins = asked.iter().filter(|path| path.ends_with("lookup-self")).count();
+    assert_eq!(logins, 2, "{asked:?}");
+}
+
+#[test]
+fn a_reference_of_another_store_is_refused() {
+    assert!(parts(&"file:/k".parse().unwrap()).is_err());
+}
