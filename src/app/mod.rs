@@ -6,12 +6,14 @@ mod known;
 mod own_calls;
 mod clients;
 mod stores;
+mod online;
 mod build;
 mod run;
 mod drain;
 mod reload;
 
 pub use build::{Ports, Sidecar, StartError};
+pub use online::{Finding, check_online};
 pub use run::{Ended, Shutdown};
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! `check`: every mistake of the configuration, with its line; or whether a running sidecar is well.
+//! `check`: every mistake of the configuration, with its line, and whether its secrets and tokens can
+//! be had; or whether a running sidecar is well.
 
 use std::path::Path;
 
 use super::{Failure, environment, runtime, say};
-use crate::config::{self, LoadError};
-use crate::telemetry;
+use crate::app::check_online;
+use crate::config::{self, Config, LoadError};
+use crate::telemetry::{self, Metrics};
 use crate::tls::{self, Roots};
 
 /// What to look at.
@@ -13,12 +15,35 @@ pub(super) struct Args {
     /// Asks a running sidecar's health listener instead, such as `http://127.0.0.1:9464/readyz`.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Also reads each secret, obtains each token and asks DataPulse whose it is.
+    #[arg(long, conflicts_with = "url")]
+    online: bool,
 }
 
 pub(super) fn check(path: &Path, args: &Args) -> Result<(), Failure> {
     match &args.url {
         Some(url) => runtime(1)?.block_on(ask(url)),
-        None => check_file(path),
+        None => {
+            let config = check_file(path)?;
+            if args.online {
+                return runtime(1)?.block_on(look(&config));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// One line for each thing that was looked at; the failures at the end, by number.
+async fn look(config: &Config) -> Result<(), Failure> {
+    let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
+    let findings = check_online(config, &metrics).await;
+    let findings = findings.map_err(|error| Failure::from_error(&error))?;
+    for finding in &findings {
+        say(&format!("{} {}", if finding.is_good { "ok  " } else { "FAIL" }, finding.text));
+    }
+    match findings.iter().filter(|finding| !finding.is_good).count() {
+        0 => Ok(()),
+        count => Err(Failure::failed(format!("{count} of these need attention"))),
     }
 }
 
@@ -45,7 +70,7 @@ async fn ask(url: &str) -> Result<(), Failure> {
     Err(Failure::failed(format!("{url} answered {status}; the sidecar's log says why")))
 }
 
-fn check_file(path: &Path) -> Result<(), Failure> {
+fn check_file(path: &Path) -> Result<Config, Failure> {
     match config::load(path, &environment) {
         Ok((config, warnings)) => {
             for warning in &warnings {
@@ -58,7 +83,7 @@ fn check_file(path: &Path) -> Result<(), Failure> {
                 config.credentials.len(),
                 config.tenants.len()
             ));
-            Ok(())
+            Ok(config)
         }
         Err(error @ LoadError::Unreadable { .. }) => {
             Err(Failure::unusable(telemetry::error_chain(&error)))

@@ -30,6 +30,7 @@ pub use refresher::Refresher;
 pub use registry::{Issuers, Registry, build};
 pub use state::CredentialState;
 pub use token::{AccessToken, Generation};
+pub use verify::Whose;
 
 use crate::secret::SecretValue;
 use crate::store::StoreError;

@@ -9,9 +9,10 @@ use super::kind::{ApiKey, ClientCredentialsGrant, SessionToken};
 use super::oauth::TokenEndpoint;
 use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
+use super::schedule::Reason;
 use super::supply::Supply;
-use super::verify::Verifier;
-use super::{KeyPrint, TokenSource};
+use super::verify::{Verifier, Whose};
+use super::{KeyPrint, MintError, TokenSource};
 use crate::config::model::{Auth, Credential, CredentialKind, Origin};
 use crate::store::Secrets;
 use crate::telemetry::Metrics;
@@ -81,6 +82,30 @@ pub fn build(
 }
 
 impl Issuers {
+    /// Obtains one token as a refresher would, and asks the API whose it is.
+    ///
+    /// # Errors
+    /// Why there is no token.
+    pub async fn try_out(
+        &self,
+        credential: &Credential,
+        secrets: &Secrets,
+    ) -> Result<Whose, MintError> {
+        let permits = Permits {
+            calls: Arc::clone(&self.own_calls),
+            credential: Arc::clone(&credential.name),
+        };
+        let verifier = self.verifier(&permits);
+        let secret = secrets.watch(credential.kind.secret());
+        let source = self.source(&credential.kind, permits);
+        let mut supply = Supply::new(&credential.name, secret, source, None);
+        let minted = supply.mint(Reason::Initial, false).await?;
+        match verifier {
+            Some(verifier) => verifier.whose(&minted.value).await,
+            None => Ok(Whose::Unknown),
+        }
+    }
+
     fn source(&self, kind: &CredentialKind, permits: Permits) -> Box<dyn TokenSource> {
         match kind {
             CredentialKind::ApiKey(_) => Box::new(ApiKey),

@@ -10,8 +10,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Authority, Aws, Builder, CANARY, Callers, Canned, Metadata, PodIdentity, Relay, Rig, TlsServer,
-    Way, key_of,
+    Authority, Aws, Builder, CANARY, Callers, Canned, Metadata, PodIdentity, Process, Relay, Rig,
+    TlsServer, Way, key_of,
 };
 
 /// A reader whose key is in AWS, and nothing that says who we are.
@@ -448,6 +448,45 @@ async fn a_renewed_session_token_is_written_back_beside_what_else_is_there() {
     assert_eq!(rig.series(r#"store_writes_total{outcome="ok",store="aws"}"#).await, 1.0);
     assert_eq!(rig.emulator.anonymous(), 0);
     rig.finish().await;
+}
+
+#[tokio::test]
+async fn check_online_tells_what_is_missing_and_what_to_grant() {
+    let aws = Aws::start().await;
+    aws.create("prod/key", &key_of("reader")).await;
+    let wrong = json!({"wrong": format!("dp_live_{CANARY}_wrong"), "number": 7}).to_string();
+    aws.create("prod/json", &wrong).await;
+    aws.create("prod/words", &format!("two {CANARY}")).await;
+    for (reference, refusal, code, told) in [
+        ("aws:prod/key", None, 0, "its token is taken; it is Emulator's"),
+        ("aws:prod/absent", None, 1, "there is no such secret"),
+        ("aws:prod/json#absent", None, 1, "the secret has no such key"),
+        ("aws:prod/json#number", None, 1, "not a string"),
+        ("aws:prod/words", None, 1, "cannot stand in an HTTP header"),
+        ("aws:prod/json#wrong", None, 1, "rejected with 401"),
+        (
+            "aws:prod/key",
+            Some("AccessDeniedException"),
+            1,
+            "secretsmanager:GetSecretValue on prod/key",
+        ),
+        ("aws:prod/key", Some("DecryptionFailure"), 1, "kms:Decrypt"),
+    ] {
+        aws.heal();
+        if let Some(code) = refusal {
+            aws.answer("GetSecretValue", Canned::Refusal(400, code));
+        }
+        let mut builder = reader(&aws, reference, "5m").await;
+        let env = builder.take_env();
+        let stage = builder.stage();
+        let mut check =
+            Process::sidecar_in(&["check", "--online", "--config", &stage.config], &env);
+        let status = check.ended().await;
+        let said = [check.stdout.lines().join("\n"), check.stderr.lines().join("\n")].join("\n");
+        assert_eq!(status.code(), Some(code), "{reference}: {said}");
+        assert!(said.contains(told), "{reference}: {told:?} is not in {said}");
+        assert!(!said.contains(CANARY), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -112,6 +112,11 @@ impl Builder {
         self
     }
 
+    /// The variables so far, for another command than `run`.
+    pub(crate) fn take_env(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.env)
+    }
+
     /// The tenant has no admin credential.
     pub(crate) fn without_admin(mut self) -> Self {
         self.config["credentials"].as_array_mut().expect("a list").truncate(2);
