@@ -1,13 +1,14 @@
 //! `emulator`: a DataPulse to develop against.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::signals::Signals;
 use super::{Failure, runtime, say, send_webhook};
-use crate::emulator::{Emulator, Kind, Limit, Rate, Settings};
+use crate::emulator::{ClientKey, Emulator, Kind, Limit, Rate, Settings, new_key};
 
 /// What the emulator is to be like.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// How the limit is counted.
     #[arg(long, value_name = "KIND", default_value = "fixed_window", value_parser = kind)]
     limiter: Kind,
+    /// Writes the key file of a service account of level admin there, for `service_account.key`.
+    #[arg(long, value_name = "FILE")]
+    service_account: Option<PathBuf>,
     /// Lets others reach it. Its credentials are public.
     #[arg(long)]
     beyond_loopback: bool,
@@ -59,7 +63,9 @@ pub(super) fn emulator(args: Args) -> Result<(), Failure> {
 }
 
 async fn serve(args: Args) -> Result<(), Failure> {
+    let client_keys = args.service_account.as_deref().map(service_account).transpose()?;
     let settings = Settings {
+        client_keys: client_keys.into_iter().collect(),
         token_life: args.token_life,
         limit: args.limit.map(|rate| Limit { kind: args.limiter, rate }),
         beyond_loopback: args.beyond_loopback,
@@ -86,6 +92,22 @@ async fn serve(args: Args) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A key of this run: its file for the sidecar, its public half for the emulator.
+fn service_account(file: &Path) -> Result<ClientKey, Failure> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let client = "emulator-admin".to_owned();
+    let Some((pem, jwk)) = new_key() else {
+        return Err(Failure::unusable("the system gives no randomness for a key"));
+    };
+    let text = serde_json::json!({"client_id": client, "private_key": pem}).to_string();
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(file);
+    opened
+        .and_then(|mut open| std::io::Write::write_all(&mut open, text.as_bytes()))
+        .map_err(|error| Failure::unusable(format!("cannot write {}: {error}", file.display())))?;
+    Ok(ClientKey { client, jwk })
 }
 
 /// What a developer needs to use it. The secrets are the emulator's own and open nothing else.

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 
 pub use handle::{CredentialHandle, CredentialReport, Unavailable, UnavailableReason};
 pub use key::KeyPrint;
+pub use oauth::KeyProblem;
 pub use own_calls::{Ended, Free, OwnCall, OwnCalls};
 pub use refresher::Refresher;
 pub use registry::{Issuers, Registry, build};
@@ -96,6 +97,9 @@ pub enum MintError {
     /// The quota has no room for a call of the sidecar's own to the API host: tried again.
     #[error("the quota has no room for the call to the API host in time")]
     NoRoom,
+    /// The key cannot sign: see the cause.
+    #[error("the key cannot be used")]
+    Key(#[from] KeyProblem),
     /// No connection to the issuer: check `auth.token_url`, the network and `ca_file`.
     #[error("connecting to the token endpoint")]
     Unreachable(#[source] reqwest::Error),
@@ -146,6 +150,7 @@ impl MintError {
             Self::NoRoom | Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::RejectedSecret { .. }
+            | Self::Key(_)
             | Self::Redirected { .. }
             | Self::TooLarge
             | Self::NotAnAnswer
@@ -161,6 +166,7 @@ impl MintError {
             Self::Store(error) => error.kind(),
             Self::RejectedSecret { .. } => "rejected_secret",
             Self::NoRoom => "no_room",
+            Self::Key(_) => "unusable_key",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
             Self::Interrupted(_) => "interrupted",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::handle::{CredentialHandle, CredentialReport};
-use super::kind::{ApiKey, ClientCredentialsGrant, SessionToken};
+use super::kind::{ApiKey, ClientCredentialsGrant, ServiceAccountGrant, SessionToken};
 use super::oauth::TokenEndpoint;
 use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
@@ -14,7 +14,7 @@ use super::supply::Supply;
 use super::verify::{Verifier, Whose};
 use super::{KeyPrint, MintError, TokenSource};
 use crate::config::model::{Auth, Credential, CredentialKind, Origin};
-use crate::store::Secrets;
+use crate::store::{SecretWatch, Secrets};
 use crate::telemetry::Metrics;
 
 /// The read sides of all credentials. Cloning is cheap; while a clone lives, so do the refreshers.
@@ -68,7 +68,7 @@ pub fn build(
                 credential: Arc::clone(&credential.name),
             };
             let verifier = issuers.verifier(&permits).filter(|_| credential.verify);
-            let secret = secrets.watch(credential.kind.secret());
+            let secret = watch(&credential.kind, secrets);
             let source = issuers.source(&credential.kind, permits);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
@@ -79,6 +79,14 @@ pub fn build(
     };
     let entries = credentials.iter().map(entry).collect();
     (Registry { entries, auth: Arc::new(issuers.auth.clone()) }, refreshers)
+}
+
+fn watch(kind: &CredentialKind, secrets: &Secrets) -> SecretWatch {
+    if kind.has_document() {
+        secrets.watch_document(kind.secret())
+    } else {
+        secrets.watch(kind.secret())
+    }
 }
 
 impl Issuers {
@@ -109,10 +117,12 @@ impl Issuers {
     fn source(&self, kind: &CredentialKind, permits: Permits) -> Box<dyn TokenSource> {
         match kind {
             CredentialKind::ApiKey(_) => Box::new(ApiKey),
-            CredentialKind::ClientCredentials(client) => Box::new(ClientCredentialsGrant::new(
-                client.clone(),
-                TokenEndpoint::new(self.auth_client.clone(), &self.auth),
-            )),
+            CredentialKind::ClientCredentials(client) => {
+                Box::new(ClientCredentialsGrant::new(client.clone(), self.token_endpoint()))
+            }
+            CredentialKind::ServiceAccount(account) => {
+                Box::new(ServiceAccountGrant::new(account.clone(), self.token_endpoint()))
+            }
             CredentialKind::SessionToken(_) => {
                 // A checked path on a checked origin always makes a URL.
                 let url = self.api.url(&self.auth.refresh_path);
@@ -121,6 +131,10 @@ impl Issuers {
                 Box::new(SessionToken::new(endpoint, permits))
             }
         }
+    }
+
+    fn token_endpoint(&self) -> TokenEndpoint {
+        TokenEndpoint::new(self.auth_client.clone(), &self.auth)
     }
 
     fn verifier(&self, permits: &Permits) -> Option<Verifier> {
@@ -198,7 +212,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::config::model::{ClientCredentials, Level, TokenRequest};
+    use crate::config::model::{AsksFor, ClientAuth, ClientCredentials, Level, TokenRequest};
     use crate::credential::Generation;
     use crate::store::{self, Stores};
     use crate::tls;
@@ -246,12 +260,14 @@ mod tests {
         };
         let client = ClientCredentials {
             client_id: "etl".to_owned(),
-            client_secret: format!("file:{}", secret.display()).parse().unwrap(),
-            scopes: vec!["a:read".to_owned(), "b:write".to_owned()],
-            audience: Some("api".to_owned()),
-            params: [("extra", "1"), ("client_id", "other")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            auth: ClientAuth::Secret(format!("file:{}", secret.display()).parse().unwrap()),
+            asks_for: AsksFor {
+                scopes: vec!["a:read".to_owned(), "b:write".to_owned()],
+                audience: Some("api".to_owned()),
+                params: [("extra", "1"), ("client_id", "other")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+            },
         };
         let credentials = [
             credential("etl", true, CredentialKind::ClientCredentials(client)),

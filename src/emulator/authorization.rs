@@ -1,4 +1,5 @@
-//! Who calls, and the endpoints that mint tokens: `/oauth/token` (RFC 6749 §4.4, §5.2) and `/auth`.
+//! Who calls, and the endpoints that mint tokens: `/oauth/token` (RFC 6749 §4.4, §5.2,
+//! RFC 7523) and `/auth`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,13 +13,16 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
+    Client, assertions,
     control::State,
     faults::Effect,
     resources::{answer, json_answer},
 };
-use crate::config::model::Level;
+use crate::{clock, config::model::Level};
 
 const MAX_TOKENS: usize = 4096;
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A minted token.
 pub(super) struct Token {
@@ -122,21 +126,18 @@ impl State {
     ) -> Response {
         let Some(fields) = fields(headers, body) else { return refused("invalid_request") };
         let field = |name: &str| fields.get(name).map(String::as_str);
-        match field("grant_type") {
-            Some("client_credentials") => {}
-            None => return refused("invalid_request"),
-            Some(_) => return refused("unsupported_grant_type"),
-        }
-        let basic = basic(headers);
-        let (id, secret) = match &basic {
-            Some((id, secret)) => (Some(id.as_str()), Some(secret.as_str())),
-            None => (field("client_id"), field("client_secret")),
+        let client = match field("grant_type") {
+            Some("client_credentials") => self.client(headers, &fields).ok_or("invalid_client"),
+            Some(JWT_BEARER) => {
+                field("assertion").and_then(|it| self.signer(it)).ok_or("invalid_grant")
+            }
+            None => Err("invalid_request"),
+            Some(_) => Err("unsupported_grant_type"),
         };
-        let client = self.settings.clients.iter().find(|client| Some(&*client.id) == id);
-        let Some(client) = client.filter(|client| Some(&*client.secret) == secret) else {
-            return refused("invalid_client");
+        let (id, mut level) = match client {
+            Ok(client) => (client.id, client.level),
+            Err(error) => return refused(error),
         };
-        let (id, mut level) = (client.id.clone(), client.level);
         if let Some(scope) = field("scope") {
             match asked_level(scope) {
                 Some(asked) if asked <= level => level = asked,
@@ -144,6 +145,30 @@ impl State {
             }
         }
         self.minted(&id, level, effect)
+    }
+
+    /// The client that shows who it is: by its secret, in either place, or by an assertion.
+    fn client(&mut self, headers: &HeaderMap, fields: &BTreeMap<String, String>) -> Option<Client> {
+        let field = |name: &str| fields.get(name).map(String::as_str);
+        if let Some(assertion) = field("client_assertion") {
+            let is_jwt = field("client_assertion_type") == Some(CLIENT_ASSERTION);
+            let signer = self.signer(assertion).filter(|_| is_jwt)?;
+            return Some(signer)
+                .filter(|client| field("client_id").is_none_or(|id| id == client.id));
+        }
+        let basic = basic(headers);
+        let (id, secret) = match &basic {
+            Some((id, secret)) => (Some(id.as_str()), Some(secret.as_str())),
+            None => (field("client_id"), field("client_secret")),
+        };
+        let client = self.settings.clients.iter().find(|client| Some(&*client.id) == id);
+        client.filter(|client| Some(&*client.secret) == secret).cloned()
+    }
+
+    fn signer(&mut self, assertion: &str) -> Option<Client> {
+        let (keys, seen) = (&self.settings.client_keys, &mut self.assertions);
+        let id = assertions::signer(assertion, keys, seen, clock::unix_seconds())?;
+        self.settings.clients.iter().find(|client| client.id == id).cloned()
     }
 }
 

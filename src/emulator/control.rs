@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Key, Limit, Settings,
+    Client, ClientKey, Key, Limit, Settings,
     authorization::Token,
     counters::Counters,
     faults::Fault,
@@ -28,6 +28,8 @@ const MAX_FAULTS: usize = 64;
 pub(super) struct State {
     pub(super) settings: Settings,
     pub(super) tokens: VecDeque<Token>,
+    /// Ids of assertions that were taken.
+    pub(super) assertions: VecDeque<String>,
     pub(super) faults: Vec<Fault>,
     pub(super) limiters: HashMap<String, Limiter>,
     pub(super) counters: Counters,
@@ -66,9 +68,10 @@ struct Change {
 
 impl Control {
     pub(super) fn new(settings: Settings) -> Self {
-        let (tokens, faults, limiters) = (VecDeque::new(), Vec::new(), HashMap::new());
+        let (tokens, assertions) = (VecDeque::new(), VecDeque::new());
+        let (faults, limiters) = (Vec::new(), HashMap::new());
         let counters = Counters::default();
-        let state = Mutex::new(State { settings, tokens, faults, limiters, counters });
+        let state = Mutex::new(State { settings, tokens, assertions, faults, limiters, counters });
         Self { state, counted: watch::Sender::new(0) }
     }
 
@@ -99,6 +102,16 @@ impl Control {
     /// Takes one more API key.
     pub fn add_key(&self, key: Key) {
         self.state.lock().settings.keys.push(key);
+    }
+
+    /// Knows one more OAuth client.
+    pub fn add_client(&self, client: Client) {
+        self.state.lock().settings.clients.push(client);
+    }
+
+    /// Takes what this key signs for its client.
+    pub fn trust_key(&self, key: ClientKey) {
+        self.state.lock().settings.client_keys.push(key);
     }
 
     /// Rejects the API keys of this name from now on.

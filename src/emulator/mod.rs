@@ -2,6 +2,7 @@
 //!
 //! Never for production, and never part of the request path: its credentials are public.
 
+mod assertions;
 mod authorization;
 mod body;
 mod control;
@@ -19,7 +20,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::Router;
 use tokio::{net::TcpListener, sync::watch};
 
+#[cfg(test)]
+pub(crate) use self::assertions::signer;
 pub use self::{
+    assertions::{ClientKey, new_key},
     control::Control,
     counters::{Counters, Record},
     faults::{Effect, Fault, Scope},
@@ -78,6 +82,8 @@ pub struct Settings {
     pub keys: Vec<Key>,
     /// OAuth clients; by default one a level, `emulator-<level>` with `emulator-secret`.
     pub clients: Vec<Client>,
+    /// Keys that clients sign assertions with: service accounts, and clients without a secret.
+    pub client_keys: Vec<ClientKey>,
     /// From a second to 24 h.
     pub token_life: Duration,
     /// Off by default.
@@ -102,6 +108,7 @@ impl Default for Settings {
         Self {
             keys: levels.map(key).into(),
             clients: levels.map(client).into(),
+            client_keys: Vec::new(),
             token_life: Duration::from_secs(3600),
             limit: None,
             retry_after_date: false,

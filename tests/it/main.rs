@@ -31,6 +31,7 @@ mod commands;
 mod callers;
 mod exec;
 mod webhooks;
+mod service_accounts;
 mod hardening;
 mod servers;
 mod pod;

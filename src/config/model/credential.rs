@@ -60,6 +60,8 @@ pub enum CredentialKind {
     ClientCredentials(ClientCredentials),
     /// The secret is a bearer token of about 24 h, which the API exchanges for the next.
     SessionToken(SecretRef),
+    /// A service account signs for itself (RFC 7523 section 2.1).
+    ServiceAccount(ServiceAccount),
 }
 
 impl CredentialKind {
@@ -68,7 +70,18 @@ impl CredentialKind {
     pub const fn secret(&self) -> &SecretRef {
         match self {
             Self::ApiKey(at) | Self::SessionToken(at) => at,
-            Self::ClientCredentials(client) => &client.client_secret,
+            Self::ClientCredentials(client) => client.auth.secret(),
+            Self::ServiceAccount(account) => &account.key,
+        }
+    }
+
+    /// Whether that secret is a document of several lines, such as a key.
+    #[must_use]
+    pub const fn has_document(&self) -> bool {
+        match self {
+            Self::ApiKey(_) | Self::SessionToken(_) => false,
+            Self::ClientCredentials(client) => matches!(client.auth, ClientAuth::Key(_)),
+            Self::ServiceAccount(_) => true,
         }
     }
 }
@@ -78,8 +91,43 @@ impl CredentialKind {
 pub struct ClientCredentials {
     /// Public name of the client.
     pub client_id: String,
-    /// Its secret.
-    pub client_secret: SecretRef,
+    /// How it shows that it is the client.
+    pub auth: ClientAuth,
+    /// What it asks for.
+    pub asks_for: AsksFor,
+}
+
+/// How a client shows at the token endpoint who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `client_secret` in the request.
+    Secret(SecretRef),
+    /// A JWT that this key signs (`private_key_jwt`, RFC 7523 section 2.2).
+    Key(SecretRef),
+}
+
+impl ClientAuth {
+    /// The secret or the key.
+    #[must_use]
+    pub const fn secret(&self) -> &SecretRef {
+        match self {
+            Self::Secret(at) | Self::Key(at) => at,
+        }
+    }
+}
+
+/// An account of no person, with a key of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// JSON with its name and its private key.
+    pub key: SecretRef,
+    /// What it asks for.
+    pub asks_for: AsksFor,
+}
+
+/// What a token request asks for, whatever the grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsksFor {
     /// Sent as one `scope`, separated by spaces; none: not sent.
     pub scopes: Vec<String>,
     /// Sent as `audience` where given.

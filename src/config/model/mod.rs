@@ -18,7 +18,9 @@ use std::time::Duration;
 pub use callers::{
     Action, Choice, ForwardedFor, FrontDoor, KnownBy, Listener, Methods, Rule, Socket, Tenant,
 };
-pub use credential::{ClientCredentials, Credential, CredentialKind, Level};
+pub use credential::{
+    AsksFor, ClientAuth, ClientCredentials, Credential, CredentialKind, Level, ServiceAccount,
+};
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
 pub use shaping::{Quota, Rate, Shaping, StateFile};
 pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};

@@ -5,13 +5,9 @@ use std::sync::Arc;
 
 use super::Checker;
 use crate::config::collect::join;
-use crate::config::model::{ClientCredentials, Credential, CredentialKind};
+use crate::config::model::{Credential, CredentialKind};
 use crate::config::raw;
 use crate::secret::SecretRef;
-
-/// What the token request says by itself.
-const RESERVED_PARAMS: [&str; 5] =
-    ["grant_type", "client_id", "client_secret", "scope", "audience"];
 
 impl Checker<'_> {
     /// The credentials; at least one.
@@ -71,7 +67,7 @@ impl Checker<'_> {
             ("client_credentials", written.client_credentials.is_some()),
             ("session_token", written.session_token.is_some()),
             ("refresh_token", false),
-            ("service_account", false),
+            ("service_account", written.service_account.is_some()),
         ]
         .into_iter()
         .filter(|(key, usable)| *usable || self.places.is_hole(&join(at, key)))
@@ -81,7 +77,8 @@ impl Checker<'_> {
             [] => {
                 self.error(
                     at,
-                    "has no secret: give it `api_key`, `client_credentials` or `session_token`",
+                    "has no secret: give it `api_key`, `client_credentials`, `session_token` or \
+                     `service_account`",
                 );
                 return None;
             }
@@ -100,46 +97,13 @@ impl Checker<'_> {
             let token = self.required(&at, "token", session.token.as_deref())?;
             return self.secret(&join(&at, "token"), token).map(CredentialKind::SessionToken);
         }
+        if let Some(account) = &written.service_account {
+            let account = self.service_account(&join(at, "service_account"), account);
+            return account.map(CredentialKind::ServiceAccount);
+        }
         let client = written.client_credentials.as_ref()?;
         self.client_credentials(&join(at, "client_credentials"), client)
             .map(CredentialKind::ClientCredentials)
-    }
-
-    fn client_credentials(
-        &mut self,
-        at: &str,
-        written: &raw::ClientCredentials,
-    ) -> Option<ClientCredentials> {
-        let client_id = self.required(at, "client_id", written.client_id.as_deref());
-        if client_id == Some("") {
-            self.error(&join(at, "client_id"), "is empty");
-        }
-        let client_secret = if self.places.is_hole(&join(at, "private_key_jwt")) {
-            None
-        } else {
-            self.required(at, "client_secret", written.client_secret.as_deref())
-        };
-        let client_secret =
-            client_secret.and_then(|text| self.secret(&join(at, "client_secret"), text));
-        let scopes = written.scopes.as_deref().unwrap_or_default();
-        for (path, scope) in self.places.items(&join(at, "scopes")).zip(scopes) {
-            let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
-            if scope.is_empty() || !scope.bytes().all(fits) {
-                self.error(&path, "a scope is one word of visible ASCII without `\"` and `\\`");
-            }
-        }
-        let params = written.params.clone().unwrap_or_default();
-        for name in params.keys().filter(|name| RESERVED_PARAMS.contains(&name.as_str())) {
-            let path = join(&join(at, "params"), name);
-            self.error(&path, "the token request sets this by itself");
-        }
-        Some(ClientCredentials {
-            client_id: client_id?.to_owned(),
-            client_secret: client_secret?,
-            scopes: scopes.to_vec(),
-            audience: written.audience.clone().filter(|audience| !audience.is_empty()),
-            params,
-        })
     }
 
     /// A reference to a secret; `${NAME}` is replaced in its path alone.

@@ -6,6 +6,7 @@
 mod callers;
 mod credentials;
 mod listeners;
+mod oauth;
 mod policy;
 mod process;
 mod stores;

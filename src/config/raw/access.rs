@@ -1,13 +1,11 @@
 //! Who may do what with which credential, as it is written.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AutoOrNumber, CallerHeader, Fleet, Limit, PrivateKeyJwt, RefreshToken, ServiceAccount, Share,
-    Span,
+    AutoOrNumber, CallerHeader, ClientCredentials, Fleet, Limit, RefreshToken, ServiceAccount,
+    Share, Span,
 };
 use crate::config::model::Level;
 
@@ -40,26 +38,6 @@ pub struct Credential {
     pub refresh_token: Option<RefreshToken>,
     /// A service account's key.
     pub service_account: Option<ServiceAccount>,
-}
-
-/// An OAuth client that acts for itself.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClientCredentials {
-    /// The client's public name.
-    #[schemars(required)]
-    pub client_id: Option<String>,
-    /// A reference to its secret.
-    #[schemars(required)]
-    pub client_secret: Option<String>,
-    /// A key in place of the secret.
-    pub private_key_jwt: Option<PrivateKeyJwt>,
-    /// What to ask for.
-    pub scopes: Option<Vec<String>>,
-    /// Sent as `audience`.
-    pub audience: Option<String>,
-    /// Further parameters of the token request.
-    pub params: Option<BTreeMap<String, String>>,
 }
 
 /// A token of 24 hours.

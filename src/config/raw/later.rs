@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::PrivateKeyJwt;
+
 /// A listener's certificate.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -13,14 +15,6 @@ pub struct ListenerTls {
     pub cert_file: Option<String>,
     /// PEM private key.
     pub key_file: Option<String>,
-}
-
-/// A key that signs the client's assertion.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PrivateKeyJwt {
-    /// A reference to the key.
-    pub key: Option<String>,
 }
 
 /// A person's refresh token.
@@ -35,20 +29,6 @@ pub struct RefreshToken {
     pub private_key_jwt: Option<PrivateKeyJwt>,
     /// A reference to the refresh token.
     pub token: Option<String>,
-    /// What to ask for.
-    pub scopes: Option<Vec<String>>,
-    /// Sent as `audience`.
-    pub audience: Option<String>,
-    /// Further parameters of the token request.
-    pub params: Option<BTreeMap<String, String>>,
-}
-
-/// A service account's key (RFC 7523).
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceAccount {
-    /// A reference to its JSON.
-    pub key: Option<String>,
     /// What to ask for.
     pub scopes: Option<Vec<String>>,
     /// Sent as `audience`.

@@ -10,6 +10,7 @@
 
 mod access;
 mod later;
+mod oauth;
 mod stores;
 mod tls;
 mod values;
@@ -22,10 +23,10 @@ use serde::Deserialize;
 
 use super::model::{Choice, ForwardedFor, Http2, LogFormat, LogLevel, TokenRequest};
 pub use access::{
-    Caller, ClientCredentials, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Shaping,
-    Tenant,
+    Caller, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Shaping, Tenant,
 };
-pub use later::{CallerHeader, Fleet, ListenerTls, PrivateKeyJwt, RefreshToken, ServiceAccount};
+pub use later::{CallerHeader, Fleet, ListenerTls, RefreshToken};
+pub use oauth::{ClientCredentials, PrivateKeyJwt, ServiceAccount};
 pub use stores::{StoreAws, StoreVault, Stores, VaultAuth, VaultMethod};
 pub use tls::ClientCert;
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
@@ -39,9 +40,7 @@ pub const NOT_YET: &[&str] = &[
     "auth.authorize_url",
     "auth.redirect_uri",
     "credentials[].fallback",
-    "credentials[].client_credentials.private_key_jwt",
     "credentials[].refresh_token",
-    "credentials[].service_account",
     "shaping.shadow",
     "shaping.fleet",
     "tenants[].callers[].header",

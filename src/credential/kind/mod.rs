@@ -2,8 +2,10 @@
 
 mod api_key;
 mod client_credentials;
+mod service_account;
 mod session_token;
 
 pub(super) use api_key::ApiKey;
 pub(super) use client_credentials::ClientCredentialsGrant;
+pub(super) use service_account::ServiceAccountGrant;
 pub(super) use session_token::SessionToken;

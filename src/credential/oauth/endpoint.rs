@@ -47,6 +47,11 @@ impl TokenEndpoint {
         Self { http, url, encoding: TokenRequest::Json }
     }
 
+    /// Where it is.
+    pub(in super::super) const fn url(&self) -> &url::Url {
+        &self.url
+    }
+
     /// Asks for the next token with the one in use.
     pub(in super::super) async fn renew(&self, token: &SecretValue) -> Result<Minted, MintError> {
         let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");

@@ -1,8 +1,13 @@
 //! OAuth 2.0 as far as a client needs it.
 
+mod jwt;
 mod endpoint;
+mod request;
 
 pub(super) use endpoint::TokenEndpoint;
+pub(super) use jwt::Account;
+pub use jwt::KeyProblem;
+pub(super) use request::{Shown, asking, assertion};
 
 #[cfg(test)]
 mod tests;

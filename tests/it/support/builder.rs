@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
+use datapulse_sidecar::config::model::Level;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -71,6 +72,11 @@ impl Builder {
     /// The emulator's port.
     pub(crate) const fn upstream_port(&self) -> u16 {
         self.emulator.address().port()
+    }
+
+    /// A service account that the emulator knows; its key file.
+    pub(crate) fn add_service_account(&self, id: &str, level: Level) -> String {
+        self.emulator.add_service_account(id, level)
     }
 
     /// The emulator's routes, to be served in another way.

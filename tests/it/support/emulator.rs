@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use datapulse_sidecar::config::model::Level;
 use datapulse_sidecar::emulator::{
-    Client, Control, Counters, Effect, Emulator, Fault, Key, Limit, Scope, Settings,
+    Client, ClientKey, Control, Counters, Effect, Emulator, Fault, Key, Limit, Scope, Settings,
+    new_key,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -126,6 +127,15 @@ impl DataPulse {
         let key = format!("dp_live_{CANARY}_{name}");
         self.accept(name, &key);
         key
+    }
+
+    /// One more service account is accepted; its key file.
+    pub(super) fn add_service_account(&self, id: &str, level: Level) -> String {
+        let (pem, jwk) = new_key().expect("a key");
+        let (id, secret) = (id.to_owned(), CANARY.to_owned());
+        self.control.add_client(Client { id: id.clone(), secret, level });
+        self.control.trust_key(ClientKey { client: id.clone(), jwk });
+        serde_json::json!({"client_id": id, "private_key": pem}).to_string()
     }
 
     /// This token is accepted, for reading.
