@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{CANARY, Pod, Process, Release, Rig, Stage};
+use crate::support::tools::comes_true;
+use crate::support::{Authority, CANARY, OpenBao, Pod, Process, Release, Rig, Stage};
+use crate::vault::POLICY;
 
 /// Calls once and prints the status.
 const CALL: &str = "import os, urllib.request, urllib.error\n\
@@ -132,6 +134,40 @@ async fn a_sidecar_that_crashes_is_started_again() {
     pod.startup().await;
     pod.crash().await;
     pod.startup().await;
+    assert_eq!(pod.app(CALL).await.1, "200");
+    assert_eq!(pod.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_vault_flips_nothing() {
+    let stage = Rig::builder().await.stage();
+    let authority = Authority::new();
+    let bao = OpenBao::sealable(&authority).await;
+    bao.put("datapulse/reader", &json!({"api_key": key()})).await;
+    bao.policy("datapulse", POLICY).await;
+    let token = bao.token("datapulse", "1h").await;
+    let mut values = values(&stage);
+    let sidecar = &mut values["sidecar"];
+    sidecar["vault"] = json!({
+        "address": bao.url(), "caBundle": {"configMap": "vault-ca"},
+        "auth": {"method": "token", "token": {"existingSecret": "vault-token"}},
+    });
+    sidecar["config"]["stores"] = json!({"vault": {"poll": "1s"}});
+    sidecar["config"]["credentials"][0]["api_key"] = "vault:secret/datapulse/reader#api_key".into();
+    let release = Release::of_example(&values).await;
+    let mut pod = Pod::new(&release, "Deployment", &[("vault-token", &[("token", &token)])]);
+    let ca = std::fs::read_to_string(authority.write(stage.dir.path())).expect("readable");
+    pod.publish("datapulse-sidecar-vault-ca", &[("ca.crt", &ca)]);
+    pod.start_sidecar();
+    pod.startup().await;
+    assert_eq!(pod.app(CALL).await.1, "200");
+
+    bao.seal().await;
+    let down = async || pod.metrics().await.contains("store_up{store=\"vault\"} 0");
+    assert!(comes_true(down).await, "the outage is not noticed");
+    for path in ["/livez", "/startupz", "/readyz", "/readyz/credentials"] {
+        assert_eq!(pod.health(path).await, Some(200), "{path}");
+    }
     assert_eq!(pod.app(CALL).await.1, "200");
     assert_eq!(pod.terminate().await, Some(0));
 }

@@ -16,3 +16,4 @@ mod support;
 mod cluster;
 mod injection;
 mod delivery;
+mod login;

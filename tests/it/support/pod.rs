@@ -162,6 +162,12 @@ impl Pod {
         Some(answer.status().as_u16())
     }
 
+    /// The metrics as they are now.
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.client.get(self.health_url("/metrics")).send().await;
+        answer.expect("it runs").text().await.expect("text")
+    }
+
     /// The address of a path on the port of the probes.
     pub(crate) fn health_url(&self, path: &str) -> String {
         let port = &self.sidecar_spec()["ports"][0];
