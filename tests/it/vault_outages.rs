@@ -150,6 +150,7 @@ async fn a_secret_that_is_deleted_or_spoilt_in_vault_stays_in_use_as_it_was() {
     assert_eq!(status, 204);
     let missing = reads("missing");
     rig.series_above(&missing, rig.series(&missing).await).await;
+    // One that is made anew counts from 1 again, as the first did.
     is_read_after_a_401(&rig, &bao).await;
     rig.finish().await;
 }

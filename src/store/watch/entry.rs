@@ -129,7 +129,7 @@ impl Entry {
             // tried again by its user, and does not count as a change for ever.
             self.known.lock().noticed = None;
         }
-        let found = if is_polled { self.see(stores).await } else { self.fetch(stores).await };
+        let found = self.fetch(stores).await.map(|found| self.believed(found));
         self.plan(stores, found.as_ref().err());
         match found {
             Ok(found) => {
@@ -174,14 +174,18 @@ impl Entry {
         {
             return Ok(known);
         }
-        let found = self.fetch(stores).await?;
+        self.fetch(stores).await.map(|found| self.believed(found))
+    }
+
+    /// What was found, unless it is an older version than what is known.
+    fn believed(&self, found: SecretVersion) -> SecretVersion {
         match (self.known(), &found.version) {
             (Some(known), Some(there))
                 if known.version.as_ref().is_some_and(|then| self.is_doubtful(there, then)) =>
             {
-                Ok(known)
+                known
             }
-            _ => Ok(found),
+            _ => found,
         }
     }
 
@@ -242,6 +246,13 @@ impl Entry {
         let mut known = self.known.lock();
         let kind = error.kind();
         let problem = Problem { kind, is_missing: error.is_about_the_secret() };
+        if problem.is_missing {
+            // What is made anew there may count from the beginning: the value has to be read.
+            let Known { used, noticed, .. } = &mut *known;
+            for version in [used, noticed].into_iter().flatten() {
+                version.version = None;
+            }
+        }
         let is_told = known.problem.replace(problem).is_some_and(|before| before.kind == kind);
         if known.used.is_some() && !is_told {
             let cause = error_chain(error);

@@ -345,3 +345,15 @@ async fn where_stores_are_others_than_before_nothing_waits_for_its_turn() {
     secrets.look_again();
     timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_gone_and_is_made_anew_with_the_same_version_is_read() {
+    let bench = PolledBench::new(true);
+    bench.watch.read().await.unwrap();
+    bench.store.fail(Some(|at| StoreError::Missing { at }));
+    assert!(!bench.changes_within(POLL * 3).await, "what was read stays");
+    bench.store.fail(None);
+    bench.store.set("b", 1);
+    assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
+    assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("b"));
+}
