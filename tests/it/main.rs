@@ -38,3 +38,4 @@ mod pod;
 mod machine;
 mod vault;
 mod vault_outages;
+mod vault_writes;

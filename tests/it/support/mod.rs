@@ -42,6 +42,7 @@ pub(crate) use pod::{Pod, Release};
 pub(crate) use process::Process;
 pub(crate) use raw::exchange;
 pub(crate) use relay::{Relay, Way};
+pub(crate) use tools::comes_true;
 pub(crate) use tools::tool;
 pub(crate) use upstream::{Upstream, read_head};
 
@@ -197,7 +198,7 @@ impl Rig {
 
     /// Waits until a metric is above a value.
     pub(crate) async fn series_above(&self, series: &str, value: f64) {
-        let above = tools::comes_true(async || self.series(series).await > value).await;
+        let above = comes_true(async || self.series(series).await > value).await;
         assert!(above, "{series} stays at {value}");
     }
 

@@ -1,0 +1,115 @@
+//! Promise: what is renewed is written back to Vault once, by one process at a time, and leaves the
+//! secret's other fields alone; the login lives as long as it is needed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use datapulse_sidecar::config::model::{VaultAuth, VaultStore};
+use datapulse_sidecar::secret::{SecretRef, SecretValue};
+use datapulse_sidecar::store::{Claim, SecretStore, Vault, Version};
+use datapulse_sidecar::telemetry::Metrics;
+use serde_json::json;
+
+use crate::support::{Callers, OpenBao, Rig, comes_true};
+use crate::vault::{key, stocked, with_vault};
+
+const WRITER: &str = r#"path "+/data/datapulse/*" { capabilities = ["read", "update"] }
+path "v1/*" { capabilities = ["read", "update"] }"#;
+
+/// A store of its own, as another process would have it.
+async fn store(bao: &OpenBao, dir: &Path) -> Vault {
+    let file = dir.join("token");
+    std::fs::write(&file, bao.token("writer", "1h").await).unwrap();
+    let spec = VaultStore {
+        address: bao.url().parse().unwrap(),
+        namespace: None,
+        ca_file: None,
+        auth: VaultAuth::Token { token: SecretRef::File { path: file, key: None } },
+        auth_mount: "token".to_owned(),
+        poll: Duration::from_secs(60),
+    };
+    Vault::new(&spec, &Metrics::new().unwrap()).unwrap()
+}
+
+fn value(text: &str) -> SecretValue {
+    SecretValue::new(text.into())
+}
+
+#[tokio::test]
+async fn one_of_two_processes_claims_a_secret_in_vault_and_the_others_fields_stay() {
+    let bao = OpenBao::dev().await;
+    bao.policy("writer", WRITER).await;
+    bao.put("datapulse/alice", &json!({"token": "one", "other": {"a": [1, null]}})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (store(&bao, dir.path()).await, store(&bao, dir.path()).await);
+    let at: SecretRef = "vault:secret/datapulse/alice#token".parse().unwrap();
+    let old = ours.read(&at).await.unwrap();
+    assert_eq!(old.version, Some(Version::Number(1)));
+    let kind = async |store: &Vault, old| store.claim(&at, old).await.map_err(|error| error.kind());
+    // At the same moment: one of them wins.
+    let (first, second) = tokio::join!(kind(&ours, &old), kind(&theirs, &old));
+    let (winner, loser, claim) = match (first, second) {
+        (Ok(claim), Err(lost)) if matches!(lost, "conflict" | "claimed") => (&ours, &theirs, claim),
+        (Err(lost), Ok(claim)) if matches!(lost, "conflict" | "claimed") => (&theirs, &ours, claim),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(kind(loser, &old).await.unwrap_err(), "claimed");
+    let written = winner.replace(&at, &claim, &value("two")).await.unwrap();
+    assert_eq!(written.version, Some(Version::Number(3)));
+    // The answer of a write may be lost: the same again is no conflict.
+    let again = winner.replace(&at, &claim, &value("two")).await.unwrap();
+    assert_eq!(again.version, written.version);
+    let fields = bao.get("secret/data/datapulse/alice").await["data"].clone();
+    assert_eq!(fields, json!({"token": "two", "other": {"a": [1, null]}}));
+    assert_eq!(kind(loser, &old).await.unwrap_err(), "conflict", "what was claimed is spent");
+    let stale = Claim::by_version(old.clone());
+    let error = loser.replace(&at, &stale, &value("three")).await.unwrap_err();
+    assert_eq!(error.kind(), "conflict");
+    // The claim of a process that died lapses.
+    let now = loser.read(&at).await.unwrap();
+    drop(loser.claim(&at, &now).await.unwrap());
+    assert_eq!(kind(winner, &now).await.unwrap_err(), "claimed");
+    assert!(comes_true(async || winner.claim(&at, &now).await.is_ok()).await);
+}
+
+#[tokio::test]
+async fn the_engines_first_version_cannot_be_written_to() {
+    let bao = OpenBao::dev().await;
+    bao.policy("writer", WRITER).await;
+    bao.post("sys/mounts/v1", &json!({"type": "kv", "options": {"version": "1"}})).await;
+    bao.post("v1/a", &json!({"k": "one"})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&bao, dir.path()).await;
+    let at = "vault:v1/a#k".parse().unwrap();
+    let old = store.read(&at).await.unwrap();
+    assert_eq!(store.claim(&at, &old).await.unwrap_err().kind(), "read_only");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_is_renewed_and_made_anew_before_its_greatest_age() {
+    let bao = stocked().await;
+    bao.post("sys/auth/approle", &json!({"type": "approle"})).await;
+    let role = json!({"token_policies": ["datapulse"], "token_ttl": "4s", "token_max_ttl": "9s"});
+    bao.post("auth/approle/role/sidecar", &role).await;
+    let role_id = bao.get("auth/approle/role/sidecar/role-id").await["role_id"].clone();
+    let secret_id = bao.post("auth/approle/role/sidecar/secret-id", &json!({})).await;
+    let builder = Rig::builder().await.log_level("info");
+    let file = builder.dir().join("secret-id");
+    std::fs::write(&file, secret_id["data"]["secret_id"].as_str().unwrap()).unwrap();
+    let auth =
+        format!("{{method: approle, role_id: {role_id}, secret_id: 'file:{}'}}", file.display());
+    let rig = with_vault(builder, &bao.url(), &auth, "").start().await;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    let logins =
+        |outcome: &str| format!("store_logins_total{{outcome=\"{outcome}\",store=\"vault\"}}");
+    rig.series_above(&logins("renewed"), 0.0).await;
+    // A renewal that gives less than before is followed by a login.
+    rig.series_above(&logins("ok"), 1.0).await;
+    rig.emulator.add_key("second");
+    bao.put("datapulse/billing", &key("second")).await;
+    rig.emulator.uses("second").await;
+    assert_eq!(callers.stop().await.1, 0);
+    let denied = rig.series(r#"store_reads_total{outcome="denied",store="vault"}"#).await;
+    assert_eq!(denied, 0.0, "no look was made with a token that had ended");
+    rig.finish().await;
+}
