@@ -13,7 +13,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::net::lookup_host;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 
 /// How often the name is looked up again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How often at most, whatever calls meet.
+const RESOLVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// One look-up may take this long.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// While there is another address, one has this long to take a connection (RFC 8305 section 5).
@@ -38,6 +40,7 @@ const H2_STREAMS_MAX: usize = 100;
 pub struct Resolver {
     origin: Origin,
     found: watch::Sender<Arc<[SocketAddr]>>,
+    doubted: Arc<Notify>,
     metrics: Metrics,
 }
 
@@ -48,6 +51,8 @@ pub struct Addresses {
     next: Arc<AtomicUsize>,
     /// Those that took no connection, and until when they are left alone.
     aside: Arc<Mutex<Vec<(SocketAddr, Instant)>>>,
+    /// Tells the resolver that an address may not be right any more.
+    doubted: Arc<Notify>,
 }
 
 /// Where an attempt connects to.
@@ -74,8 +79,14 @@ pub struct Destination {
 #[must_use]
 pub fn resolver(origin: Origin, metrics: Metrics) -> (Resolver, Addresses) {
     let (found, receiver) = watch::channel(Arc::from([]));
-    let addresses = Addresses { found: receiver, next: Arc::default(), aside: Arc::default() };
-    (Resolver { origin, found, metrics }, addresses)
+    let doubted = Arc::new(Notify::new());
+    let addresses = Addresses {
+        found: receiver,
+        next: Arc::default(),
+        aside: Arc::default(),
+        doubted: Arc::clone(&doubted),
+    };
+    (Resolver { origin, found, doubted, metrics }, addresses)
 }
 
 impl Resolver {
@@ -108,10 +119,18 @@ impl Resolver {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = self.pause(wait) => {}
                 () = self.found.closed() => return,
             }
         }
+    }
+
+    /// Waits, for less long once an address is in doubt.
+    async fn pause(&self, wait: Duration) {
+        let least = wait.min(RESOLVE_INTERVAL_MIN);
+        tokio::time::sleep(least).await;
+        // Nobody doubted it in time.
+        drop(tokio::time::timeout(wait - least, self.doubted.notified()).await);
     }
 
     async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
@@ -162,12 +181,13 @@ impl Addresses {
         Some(Target { address, has_alternative: good > 1 })
     }
 
-    /// It took no connection.
+    /// It took no connection, and the name may have moved.
     pub fn set_aside(&self, address: SocketAddr) {
         let mut aside = self.aside.lock();
         aside.retain(|(one, _)| *one != address);
         // Bounded: only known addresses are tried, and look-ups give few.
         aside.push((address, Instant::now() + ASIDE_FOR));
+        self.doubted.notify_one();
     }
 
     /// How many addresses are known.

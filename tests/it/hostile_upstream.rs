@@ -31,6 +31,7 @@ async fn answers_that_are_no_http_are_a_502() {
         assert_eq!(got.headers()["x-datapulse-sidecar-error"], code, "{what}");
         assert!(!got.text().await.unwrap().contains("raw bytes"), "{what}");
         assert_eq!(upstream.connections(), 1, "{what}: sent once");
+        assert_eq!(rig.series(r#"rejected_total{code="upstream_invalid"}"#).await, 1.0, "{what}");
         rig.finish().await;
     }
 }
@@ -72,6 +73,7 @@ async fn an_upstream_that_stalls_is_a_504_at_the_deadline_and_a_cut_body_is_a_cu
     let got = rig.get("/v1/datasets").await;
     assert_eq!(got.status(), 504);
     assert_eq!(got.headers()["x-datapulse-sidecar-error"], "upstream_timeout");
+    assert_eq!(rig.series(r#"rejected_total{code="upstream_timeout"}"#).await, 1.0);
     rig.finish().await;
 
     let short = Upstream::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;

@@ -243,6 +243,14 @@ async fn a_429_pauses_the_quota_and_the_call_is_sent_again() {
     assert!(began.elapsed() >= Duration::from_secs(2), "Retry-After and a second");
     assert_eq!(rig.emulator.statuses(429), 1);
     assert_eq!(rig.emulator.api_requests(), 2);
+    assert_eq!(rig.series(r#"retries_total{reason="throttled"}"#).await, 1.0);
+    assert_eq!(
+        rig.series(
+            r#"requests_total{credential="reader",method="GET",status="200",tenant="default"}"#
+        )
+        .await,
+        1.0
+    );
     // An hour is cut to a quarter of one, which no call waits for: the 429 is the answer.
     rig.emulator.throttle_api("3600");
     let answer = rig.get("/v1/datasets").await;

@@ -1,7 +1,7 @@
 //! Promise: a call that the upstream could not take is tried again where that does no harm, and an
 //! upstream in trouble does not get twice the load.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use datapulse_sidecar::emulator::{Effect, Fault, Scope};
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
-use crate::support::{Rig, read_head};
+use crate::support::{Names, Rig, read_head};
 
 #[tokio::test]
 async fn an_unwell_answer_is_tried_once_more_where_that_does_no_harm() {
@@ -36,6 +36,12 @@ async fn an_unwell_answer_is_tried_once_more_where_that_does_no_harm() {
         }
         let status = call.send().await.unwrap().status().as_u16();
         assert_eq!(status, want, "{method} {key:?} after {failures} times {code}");
+        let reasons = ["bad_gateway", "unavailable", "gateway_timeout"];
+        let mut retries = 0.0;
+        for reason in reasons {
+            retries += rig.series(&format!(r#"retries_total{{reason="{reason}"}}"#)).await;
+        }
+        assert_eq!(retries, rig.emulator.api_requests() as f64 - 1.0);
         rig.finish().await;
     }
 }
@@ -71,47 +77,71 @@ async fn an_upstream_that_is_down_gets_a_tenth_more_and_not_twice_the_load() {
     rig.finish().await;
 }
 
-/// `localhost` has two addresses, and the emulator listens on one of them.
+/// Calls go to a name with these addresses; the emulator is at 127.0.0.1.
+async fn named(addresses: &[&str], more: &str) -> (Rig, Names) {
+    let builder = Rig::builder().await;
+    let names = Names::new(builder.dir(), addresses);
+    let builder = names.env().fold(builder, |builder, (name, value)| builder.env(name, value));
+    let base = format!("http://{}:{}", Names::NAME, builder.upstream_port());
+    let rig = builder.config(&format!("upstream: {{base_url: \"{base}\"{more}}}\n")).start().await;
+    (rig, names)
+}
+
+/// Five at once, so that connections are made and not only used again.
+async fn five_calls(rig: &Rig) {
+    for answer in join_all((0..5).map(|_| rig.get("/v1/datasets"))).await {
+        assert_eq!(answer.status(), 200);
+    }
+}
+
+const NO_CONNECTION: &str = r#"retries_total{reason="no_connection"}"#;
+
 #[tokio::test]
 async fn one_dead_address_of_two_costs_no_call() {
-    let builder = Rig::builder().await;
-    let yaml =
-        format!("upstream: {{base_url: \"http://localhost:{}\"}}\n", builder.upstream_port());
-    let rig = builder.config(&yaml).start().await;
-    for number in 0..20 {
-        assert_eq!(rig.get("/v1/datasets").await.status(), 200, "call {number}");
+    let (rig, _names) = named(&["127.0.0.2", "127.0.0.1"], "").await;
+    for _ in 0..6 {
+        five_calls(&rig).await;
     }
+    let retries = rig.series(NO_CONNECTION).await;
+    assert!((1.0..=5.0).contains(&retries), "{retries}: it is passed over after that");
     rig.finish().await;
 }
 
 /// The queue of a listener that accepts nothing is full: whoever connects hears nothing at all.
 #[tokio::test]
 async fn an_address_that_says_nothing_is_given_up_in_a_moment() {
-    let builder = Rig::builder().await;
-    let port = builder.upstream_port();
-    let dead = TcpSocket::new_v6().unwrap();
-    dead.bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).unwrap();
-    let _dead = dead.listen(0).unwrap();
-    let full = || TcpStream::connect((Ipv6Addr::LOCALHOST, port));
+    let (rig, _names) = named(&["127.0.0.1", "127.0.0.2"], ", connect_timeout: 15s").await;
+    let silent = SocketAddr::from(([127, 0, 0, 2], rig.emulator.port()));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(silent).unwrap();
+    let _listener = socket.listen(0).unwrap();
     let mut queue = Vec::new();
-    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), full()).await {
+    let full = Duration::from_millis(300);
+    while let Ok(stream) = tokio::time::timeout(full, TcpStream::connect(silent)).await {
         queue.push(stream.unwrap());
     }
-    let yaml = format!(
-        "upstream: {{base_url: \"http://localhost:{port}\", connect_timeout: 15s, idle_timeout: 1s}}\n"
-    );
-    let rig = builder.config(&yaml).start().await;
-    let mut longest = Duration::ZERO;
-    for number in 0..6 {
-        let began = Instant::now();
-        let calls = (0..5).map(|_| rig.get("/v1/datasets"));
-        for answer in join_all(calls).await {
-            assert_eq!(answer.status(), 200, "round {number}");
-        }
-        longest = longest.max(began.elapsed());
+    let began = Instant::now();
+    for _ in 0..6 {
+        five_calls(&rig).await;
     }
-    println!("the longest call took {longest:?}");
-    assert!(longest < Duration::from_secs(10), "{longest:?}: it waited for the dead address");
+    println!("thirty calls took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(12), "one of them waited for the dead address");
+    let retries = rig.series(NO_CONNECTION).await;
+    assert!((1.0..=5.0).contains(&retries), "{retries}: it is passed over after that");
+    rig.finish().await;
+}
+
+/// Whoever meets a dead address has the name looked up again.
+#[tokio::test]
+async fn a_name_that_moves_to_another_address_costs_a_wait() {
+    let (rig, names) = named(&["127.0.0.2"], ", retries: 10").await;
+    let moving = async {
+        rig.log("no connection to the upstream").await;
+        names.set(&["127.0.0.1"]);
+    };
+    let (answer, ()) = tokio::join!(rig.get("/v1/datasets"), moving);
+    assert_eq!(answer.status(), 200);
+    assert!(rig.series(NO_CONNECTION).await >= 1.0);
     rig.finish().await;
 }
 
@@ -133,6 +163,7 @@ async fn a_call_waits_out_an_upstream_that_restarts() {
     let call = tokio::time::timeout(Duration::from_secs(30), rig.get("/v1/datasets"));
     let (answer, _stream) = tokio::join!(call, restart);
     assert_eq!(answer.unwrap().status(), 200);
+    assert!(rig.series(r#"retries_total{reason="no_connection"}"#).await >= 1.0);
     rig.finish().await;
 }
 

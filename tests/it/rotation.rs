@@ -171,6 +171,8 @@ async fn a_changed_client_secret_is_used_at_once_and_a_wrong_one_not_at_all() {
     let mints = rig.emulator.mints("etl");
     by_rename(&rig.dir().join("etl"), &format!("{CANARY}-wrong"));
     rig.log("the changed secret was rejected").await;
+    let turned_down = r#"credential_refreshes_total{credential="etl",outcome="rejected_secret",reason="changed"}"#;
+    assert_eq!(rig.series(turned_down).await, 1.0);
     // The secret that worked still gets tokens, though no file has it any more.
     rig.emulator.revoke_all();
     assert_eq!(rig.get("/v1/pipelines").await.status(), 200);

@@ -45,6 +45,8 @@ async fn a_secret_that_cannot_work_costs_only_its_own_calls_and_heals() {
             "{how}"
         );
         assert_eq!(rig.get("/v1/pipelines").await.status(), 200, "{how}: another credential");
+        let pending = r#"credential_state{credential="reader",state="pending"}"#;
+        assert_eq!(rig.series(pending).await, 1.0, "{how}");
         let status = rig.status(&[]).await;
         assert!(status.replace('\n', " ").contains("pending"), "{how}: {status}");
         let json = rig.status(&["--json"]).await;

@@ -1,6 +1,9 @@
 //! Promise: the upstream is verified, by the name in the configuration, and a credential goes to
 //! nobody else.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::support::{Authority, Leaf, Rig, TlsServer};
@@ -29,6 +32,31 @@ async fn a_verified_upstream_is_called_over_http_2_and_over_http_1() {
             rig.client.post(rig.url("/v1/uploads")).body("x".repeat(70_000)).send().await.unwrap();
         assert_eq!(replayed.status(), 200, "{setting}");
         assert_eq!(replayed.json::<Value>().await.unwrap()["bytes"], 70_000);
+        rig.finish().await;
+    }
+}
+
+/// What is under way is answered, and the next call goes over another connection.
+#[tokio::test]
+async fn an_upstream_that_leaves_its_connections_costs_no_call() {
+    for alpn in [BOTH, &["http/1.1"][..]] {
+        let authority = Authority::new();
+        let leaf = authority.issue(&["localhost"], false);
+        let (rig, server) = tls_rig(&authority, &leaf, alpn, "auto").await;
+        for round in 0..5 {
+            let before = server.handshakes();
+            rig.emulator.delay_api(Duration::from_millis(300));
+            let slow = join_all((0..5).map(|_| rig.get("/v1/datasets")));
+            let leaving = async {
+                rig.emulator.in_flight(5).await;
+                server.leave();
+                rig.emulator.heal();
+            };
+            let (answers, ()) = tokio::join!(slow, leaving);
+            assert!(answers.iter().all(|answer| answer.status() == 200), "{alpn:?} {round}");
+            assert_eq!(rig.get("/v1/datasets").await.status(), 200, "{alpn:?} {round}");
+            assert!(server.handshakes() > before, "{alpn:?} {round}: over another connection");
+        }
         rig.finish().await;
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use datapulse_sidecar::emulator::{Effect, Fault, Scope};
 use futures_util::future::join_all;
 
 use crate::support::{Load, Rig};
@@ -38,6 +39,9 @@ async fn five_hundred_calls_at_once_on_a_revoked_token_cost_one_token_call() {
         join_all(calls).await.into_iter().map(|answer| answer.unwrap().status().as_u16()).collect();
     let good = statuses.iter().filter(|status| **status == 200).count();
     assert_eq!((good, rig.emulator.mints("etl") - before), (500, 1));
+    let forced = r#"credential_refreshes_total{credential="etl",outcome="ok",reason="rejected"}"#;
+    assert_eq!(rig.series(forced).await, 1.0);
+    assert!(rig.series(r#"retries_total{reason="token_rejected"}"#).await >= 1.0);
     rig.finish().await;
 }
 
@@ -52,6 +56,10 @@ async fn without_the_authorization_server_calls_get_503_until_it_comes() {
     let problem: serde_json::Value = answer.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().contains("etl"), "{problem}");
     assert_eq!(rig.emulator.api_requests(), 0, "nothing is sent anonymously");
+    assert_eq!(rig.series(r#"rejected_total{code="credential_unavailable"}"#).await, 1.0);
+    let refused =
+        r#"credential_refreshes_total{credential="etl",outcome="refused",reason="initial"}"#;
+    assert_eq!(rig.series(refused).await, 1.0);
     let (ready, why) = rig.health("/readyz/credentials").await;
     assert_eq!((ready, why.as_str()), (503, "not usable: etl\n"));
     // A credential that needs no authorization server is not held up by one that does.
@@ -71,9 +79,31 @@ async fn an_expired_token_that_cannot_be_renewed_is_a_503_that_names_the_credent
     let refused = rig.eventually("/v1/pipelines", 503).await;
     assert_eq!(refused.headers()["x-datapulse-sidecar-error"], "credential_expired");
     assert!(refused.headers().contains_key("retry-after"));
+    assert!(rig.series(r#"rejected_total{code="credential_expired"}"#).await >= 1.0);
+    assert_eq!(rig.series(r#"credential_state{credential="etl",state="expired"}"#).await, 1.0);
     rig.emulator.heal();
     rig.eventually("/v1/pipelines", 200).await;
     assert_eq!(rig.emulator.anonymous(), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_says_when_is_left_alone_until_then() {
+    let rig = Rig::builder().await.token_life(LIFE).start().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    let before = rig.emulator.seen("/oauth/token");
+    let effect = Effect::Status { code: 429, retry_after: Some("4".to_owned()) };
+    rig.emulator.fault(Fault::times(Scope::Token, effect, 1));
+    rig.eventually("/v1/pipelines", 503).await;
+    rig.eventually("/v1/pipelines", 200).await;
+    assert_eq!(
+        rig.emulator.seen("/oauth/token") - before,
+        2,
+        "the 429, and the one that it asked for"
+    );
+    let refused =
+        r#"credential_refreshes_total{credential="etl",outcome="refused",reason="scheduled"}"#;
+    assert_eq!(rig.series(refused).await, 1.0);
     rig.finish().await;
 }
 
@@ -103,6 +133,9 @@ async fn a_403_is_the_apps_and_renews_nothing() {
         assert!(!answer.headers().contains_key("x-datapulse-sidecar-error"), "the upstream's own");
     }
     assert_eq!((rig.emulator.mints("etl"), rig.emulator.api_requests()), (1, 6));
+    let forbidden =
+        r#"requests_total{credential="etl",method="GET",status="403",tenant="default"}"#;
+    assert_eq!(rig.series(forbidden).await, 5.0);
     rig.finish().await;
 }
 
@@ -140,6 +173,12 @@ async fn whatever_expires_in_says_calls_go_through() {
         for _ in 0..3 {
             assert_eq!(rig.get("/v1/pipelines").await.status(), 200, "{expires_in}");
         }
+        if ["0", "-1", "1e12"].contains(&expires_in) {
+            rig.log("outside 1 s to 30 days").await;
+        }
+        let expiry = rig.series(r#"credential_expiry_timestamp_seconds{credential="etl"}"#).await;
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        assert!(expiry > now - 30.0 && expiry < now + 31.0 * 86_400.0, "{expires_in}: {expiry}");
         rig.finish().await;
     }
 }

@@ -61,6 +61,10 @@ impl DataPulse {
         format!("http://{}", self.address)
     }
 
+    pub(crate) const fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     pub(super) fn router(&self) -> Router {
         self.router.clone()
     }

@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -97,6 +98,7 @@ pub(crate) struct TlsServer {
     pub(crate) address: SocketAddr,
     handshakes: Arc<AtomicUsize>,
     clients: Clients,
+    leave: watch::Sender<u64>,
     _tasks: JoinSet<()>,
 }
 
@@ -136,12 +138,15 @@ impl TlsServer {
         let counted = Arc::clone(&handshakes);
         let clients = Clients::default();
         let seen = clients.clone();
+        let (leave, leaving) = watch::channel(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, router) = (acceptor.clone(), router.clone());
                 let (counted, seen) = (Arc::clone(&counted), seen.clone());
+                let mut leaving = leaving.clone();
+                leaving.mark_unchanged();
                 connections.spawn(async move {
                     // A client that refuses the certificate ends the handshake.
                     let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -152,17 +157,28 @@ impl TlsServer {
                     }
                     let service = TowerToHyperService::new(router);
                     let server = auto::Builder::new(TokioExecutor::new());
-                    drop(server.serve_connection(TokioIo::new(stream), service).await);
+                    let serving = server.serve_connection(TokioIo::new(stream), service);
+                    tokio::pin!(serving);
+                    tokio::select! {
+                        _ = &mut serving => return,
+                        _ = leaving.changed() => serving.as_mut().graceful_shutdown(),
+                    }
+                    drop(serving.await);
                 });
             }
         });
-        Self { address, handshakes, clients, _tasks: tasks }
+        Self { address, handshakes, clients, leave, _tasks: tasks }
     }
 
     /// Connections that showed this certificate.
     pub(crate) fn showed(&self, leaf: &Leaf) -> usize {
         let seen = self.clients.0.lock().expect("not poisoned");
         seen.iter().filter(|shown| **shown == leaf.chain[0].to_vec()).count()
+    }
+
+    /// Every connection is left once what is under way is answered: in HTTP/2 by a GOAWAY.
+    pub(crate) fn leave(&self) {
+        self.leave.send_modify(|times| *times += 1);
     }
 
     /// Handshakes that both sides finished.
