@@ -49,8 +49,8 @@ async fn one_of_two_processes_claims_a_secret_in_vault_and_the_others_fields_sta
     // At the same moment: one of them wins.
     let (first, second) = tokio::join!(kind(&ours, &old), kind(&theirs, &old));
     let (winner, loser, claim) = match (first, second) {
-        (Ok(claim), Err(lost)) if matches!(lost, "conflict" | "claimed") => (&ours, &theirs, claim),
-        (Err(lost), Ok(claim)) if matches!(lost, "conflict" | "claimed") => (&theirs, &ours, claim),
+        (Ok(claim), Err("conflict" | "claimed")) => (&ours, &theirs, claim),
+        (Err("conflict" | "claimed"), Ok(claim)) => (&theirs, &ours, claim),
         other => panic!("{other:?}"),
     };
     assert_eq!(kind(loser, &old).await.unwrap_err(), "claimed");
