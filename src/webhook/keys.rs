@@ -26,7 +26,7 @@ const ROUNDS_MAX: usize = 4;
 /// What verifies now; `None`: the first round has not ended yet.
 type Known = Option<Arc<[SigningKey]>>;
 
-/// The write side of an endpoint's keys; [`Keys`] is the read side, and ends it when the last clone is
+/// The write side of an endpoint's keys; `Keys` is the read side, and ends it when the last clone is
 /// dropped.
 #[derive(Debug)]
 pub struct KeyKeeper {
