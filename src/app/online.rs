@@ -53,7 +53,9 @@ async fn look_at(
         findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
     };
     let at = credential.kind.secret();
-    match stores.read(at).await {
+    let is_document = credential.kind.has_document();
+    let found = if is_document { stores.read_document(at).await } else { stores.read(at).await };
+    match found {
         Ok(found) => {
             let version = found.version.map(|version| format!(", version {version}"));
             find(true, format!("{at} is there{}", version.unwrap_or_default()));

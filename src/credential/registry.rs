@@ -104,7 +104,7 @@ impl Issuers {
             credential: Arc::clone(&credential.name),
         };
         let verifier = self.verifier(&permits);
-        let secret = secrets.watch(credential.kind.secret());
+        let secret = watch(&credential.kind, secrets);
         let source = self.source(&credential.kind, permits);
         let mut supply = Supply::new(&credential.name, secret, source, None);
         let minted = supply.mint(Reason::Initial, false).await?;
