@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::support::{Authority, Leaf, Process, Rig, TlsServer};
+use crate::vault;
 
 /// A sidecar that shows the certificate in its folder to an emulator that asks for one.
 struct Bench {
@@ -144,4 +147,38 @@ async fn a_certificate_that_cannot_be_used_ends_the_start_with_a_sentence() {
         assert!(said.contains("upstream.client_cert") && said.contains(want), "{want}: {said}");
         assert!(!said.contains("panic"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn the_key_may_be_in_vault_and_is_renewed_there() {
+    let bao = vault::stocked().await;
+    let builder = Rig::builder().await;
+    let auth = vault::by_token(&builder, &bao).await;
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let leaf = servers.issue(&["localhost"], false);
+    let server = TlsServer::start_asking(builder.router(), &leaf, &["h2"], &clients).await;
+    let files = files(builder.dir());
+    let key = async || {
+        let key = std::fs::read_to_string(&files.1).unwrap();
+        bao.put("datapulse/client", &json!({"key": key})).await;
+    };
+    let (first, second) = (clients.issue(&["a"], false), clients.issue(&["b"], false));
+    first.write_to(&files.0, &files.1);
+    key().await;
+    servers.write(builder.dir());
+    let yaml = format!(
+        "upstream: {{base_url: 'https://localhost:{}', ca_file: '${{DIR}}/ca.pem', client_cert: \
+         {{cert_file: '${{DIR}}/client.crt', key: 'vault:secret/datapulse/client#key'}}}}\n\
+         stores: {{vault: {{address: '{}', poll: 1s, auth: {auth}}}}}",
+        server.address.port(),
+        bao.url()
+    );
+    let rig = builder.config_in_dir(&yaml).start().await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    second.write_to(&files.0, &files.1);
+    key().await;
+    rig.log("the client certificate changed; new connections show it").await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    assert_eq!((server.showed(&first), server.showed(&second)), (1, 1));
+    rig.finish().await;
 }

@@ -22,7 +22,7 @@ use self::claim::{CLAIM_STAGE, claim_name, successor_name};
 use self::client::Client;
 use self::problem::Problem;
 use super::json::{field, with_field};
-use super::{CLAIM_LAPSE, Claim, SecretStore, SecretVersion, StoreError, Version};
+use super::{CLAIM_LAPSE, Claim, SecretStore, SecretVersion, StoreError, Take, Version};
 use crate::config::model;
 use crate::secret::{AwsStage, SecretRef, SecretValue};
 use crate::tls::TlsError;
@@ -59,13 +59,13 @@ impl<'r> Place<'r> {
     }
 
     /// The part of a secret's text that the reference names.
-    fn pick(&self, text: &SecretValue) -> Result<SecretValue, StoreError> {
+    fn pick(&self, text: &SecretValue, take: Take) -> Result<SecretValue, StoreError> {
         let bytes = match self.key {
             Some(key) => field(self.at, text, key)?,
             None => text.expose().to_vec(),
         };
         let unusable = |problem| StoreError::Unusable { at: self.at.clone(), problem };
-        SecretValue::for_header(bytes).map_err(unusable)
+        take(bytes).map_err(unusable)
     }
 
     fn conflict(&self) -> StoreError {
@@ -99,6 +99,13 @@ impl AwsStore {
         now.duration_since(known.1) >= CLAIM_LAPSE
     }
 
+    async fn read_as(&self, at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
+        let place = Place::new(at)?;
+        let found = self.client.get(place.id, place.stage).await;
+        let (text, version) = found.map_err(|problem| problem.at(at))?;
+        Ok(SecretVersion { value: place.pick(&text, take)?, version: Some(Version::Name(version)) })
+    }
+
     async fn describe(&self, place: &Place<'_>) -> Result<claim::Versions, StoreError> {
         self.client.describe(place.id).await.map_err(|problem| problem.at(place.at))
     }
@@ -107,10 +114,11 @@ impl AwsStore {
 #[async_trait]
 impl SecretStore for AwsStore {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        let place = Place::new(at)?;
-        let found = self.client.get(place.id, place.stage).await;
-        let (text, version) = found.map_err(|problem| problem.at(at))?;
-        Ok(SecretVersion { value: place.pick(&text)?, version: Some(Version::Name(version)) })
+        self.read_as(at, SecretValue::for_header).await
+    }
+
+    async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        self.read_as(at, SecretValue::document).await
     }
 
     async fn version(&self, at: &SecretRef) -> Result<Option<Version>, StoreError> {
@@ -147,7 +155,7 @@ impl SecretStore for AwsStore {
         }
         let (text, current) =
             self.client.get(place.id, place.stage).await.map_err(|problem| problem.at(at))?;
-        if place.pick(&text)? != old.value {
+        if place.pick(&text, SecretValue::for_header)? != old.value {
             return Err(place.conflict());
         }
         let versions = self.describe(&place).await?;
@@ -183,7 +191,7 @@ impl SecretStore for AwsStore {
         let Some(Version::Name(ours)) = &claim.held.version else { return Err(place.conflict()) };
         let (text, current) =
             self.client.get(place.id, place.stage).await.map_err(|problem| problem.at(at))?;
-        let there = place.pick(&text)?;
+        let there = place.pick(&text, SecretValue::for_header)?;
         let written =
             |version| SecretVersion { value: new.clone(), version: Some(Version::Name(version)) };
         if there == *new {

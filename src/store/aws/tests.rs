@@ -189,6 +189,14 @@ async fn only_the_stage_that_a_reference_names_is_read() {
 }
 
 #[tokio::test]
+async fn a_document_is_read_with_its_lines() {
+    let bench = Bench::new("-----BEGIN\nA\n").await;
+    let store = bench.store();
+    assert!(matches!(store.read(&at("aws:a")).await, Err(StoreError::Unusable { .. })));
+    assert_eq!(text(&store.read_document(&at("aws:a")).await.unwrap()), "-----BEGIN\nA");
+}
+
+#[tokio::test]
 async fn each_refusal_is_known_by_its_code_and_repeats_nothing() {
     let bench = Bench::new(r#"{"k": "s3cr3t", "n": 7}"#).await;
     let kms = "Access to KMS is not allowed";

@@ -6,9 +6,9 @@ use rustify_derive::Endpoint;
 use serde::Deserialize;
 
 use super::super::json::field_at;
-use super::super::{SecretVersion, StoreError, Version};
+use super::super::{SecretVersion, StoreError, Take, Version};
 use super::transport::Answer;
-use crate::secret::{SecretRef, SecretValue};
+use crate::secret::SecretRef;
 
 /// `GET sys/internal/ui/mounts/PATH`: what is mounted there. A token that may read the secret may
 /// ask.
@@ -126,6 +126,7 @@ pub(super) fn secret(
     at: &SecretRef,
     engine: Engine,
     name: &str,
+    take: Take,
 ) -> Result<SecretVersion, StoreError> {
     let version = version_read(answer, at, engine)?;
     let within: &[&str] = match engine {
@@ -137,8 +138,7 @@ pub(super) fn secret(
         Err(StoreError::NotJson { at }) => return Err(StoreError::NotAnAnswer { at }),
         found => found?,
     };
-    let value = SecretValue::for_header(bytes)
-        .map_err(|problem| StoreError::Unusable { at: at.clone(), problem })?;
+    let value = take(bytes).map_err(|problem| StoreError::Unusable { at: at.clone(), problem })?;
     Ok(SecretVersion { value, version })
 }
 

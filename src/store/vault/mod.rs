@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::{ReadSecretMetadataRequest, ReadSecretRequest};
 
-use super::{Claim, SecretStore, SecretVersion, StoreError, Version};
+use super::{Claim, SecretStore, SecretVersion, StoreError, Take, Version};
 use crate::config::model::VaultStore;
 use crate::secret::{SecretRef, SecretValue};
 use crate::telemetry::Metrics;
@@ -122,10 +122,11 @@ impl Vault {
         at: &SecretRef,
         path: &str,
         field: &str,
+        take: Take,
     ) -> Result<SecretVersion, StoreError> {
         let place = self.place(at, path).await?;
         let (answer, lease) = self.get(at, &place).await?;
-        let found = kv::secret(&answer, at, place.engine, field)?;
+        let found = kv::secret(&answer, at, place.engine, field, take)?;
         self.note_metadata(at, path, &lease);
         Ok(found)
     }
@@ -189,7 +190,13 @@ fn parts(at: &SecretRef) -> Result<(&str, &str), StoreError> {
 impl SecretStore for Vault {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
         let (path, field) = parts(at)?;
-        let found = self.read_field(at, path, field).await;
+        let found = self.read_field(at, path, field, SecretValue::for_header).await;
+        found.inspect_err(|error| self.forget(path, error))
+    }
+
+    async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        let (path, field) = parts(at)?;
+        let found = self.read_field(at, path, field, SecretValue::document).await;
         found.inspect_err(|error| self.forget(path, error))
     }
 
