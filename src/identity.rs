@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::model::ClientCert;
+use crate::config::model::{ClientCert, Upstream};
 use crate::secret::SecretRef;
 use crate::store::{SecretWatch, Secrets, StoreError};
 use crate::telemetry::{Metrics, error_chain};
@@ -155,14 +155,14 @@ impl IdentityKeeper {
     /// # Errors
     /// See [`IdentityError`].
     pub async fn start(
-        named: Option<&ClientCert>,
+        upstream: &Upstream,
         secrets: &Secrets,
         metrics: &Metrics,
     ) -> Result<(Self, ClientIdentity), IdentityError> {
         let (state, reader) = watch::channel(State::default());
         let (secrets, metrics) = (secrets.clone(), metrics.clone());
         let keeper = Self { secrets, state: Arc::new(state), metrics };
-        keeper.show(keeper.load(named).await?);
+        keeper.show(keeper.load(upstream.client_cert.as_ref()).await?);
         Ok((keeper, ClientIdentity(reader)))
     }
 

@@ -129,16 +129,15 @@ impl Sidecar {
     pub async fn bind(config: Config, metrics: Metrics, ports: Ports) -> Result<Self, StartError> {
         let stores = stores::open(&config, &metrics)?;
         let (secrets, watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
-        let own = config.upstream.client_cert.as_ref();
-        let (keeper, identity) = IdentityKeeper::start(own, &secrets, &metrics).await?;
-        let (issuers, own_calls) = shaped_issuers(&config, &identity)?;
+        let (keeper, shown) = IdentityKeeper::start(&config.upstream, &secrets, &metrics).await?;
+        let (issuers, own_calls) = shaped_issuers(&config, &shown)?;
         let listeners = Listeners::bind(&config.listeners).await?;
         let own_sockets = OwnSockets::bind(&config, ports).await?;
         let Known { callers, operators } = Known::read(&config, &*stores).await?;
         let (registry, refreshers) =
             credential::build(&config.credentials, &issuers, &secrets, &metrics, None);
         let (webhooks, keepers) = webhooks(&config, &secrets, &metrics)?;
-        let (resolver, destination) = destination(&config, identity, &metrics)?;
+        let (resolver, destination) = destination(&config, shown, &metrics)?;
         let gauge = Gauge::new(metrics.clone());
         let server = Arc::new(server_conf(&config));
         let live = own_calls.shape_by(Live::new(Snapshot {
@@ -157,6 +156,7 @@ impl Sidecar {
             webhooks,
             metrics: metrics.clone(),
             state,
+            certificates: listeners.certificates(),
             identity: keeper.clone(),
             operators: watch::Sender::new(operators),
         };

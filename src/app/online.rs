@@ -31,8 +31,7 @@ pub struct Finding {
 pub async fn check_online(config: &Config, metrics: &Metrics) -> Result<Vec<Finding>, StartError> {
     let stores = stores::open(config, metrics)?;
     let (secrets, _watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
-    let own = config.upstream.client_cert.as_ref();
-    let (_keeper, identity) = IdentityKeeper::start(own, &secrets, metrics).await?;
+    let (_keeper, identity) = IdentityKeeper::start(&config.upstream, &secrets, metrics).await?;
     // One call a credential, and no quota that is kept.
     let issuers = issuers(config, &identity, Arc::new(Free))?;
     let mut findings = Vec::new();

@@ -23,7 +23,7 @@ use crate::config::watch::ConfigWatch;
 use crate::config::{Config, ConfigWarning, LoadError};
 use crate::credential::{self, Issuers, Registry};
 use crate::identity::IdentityKeeper;
-use crate::proxy::{Live, Snapshot};
+use crate::proxy::{Certificates, Live, Snapshot};
 use crate::secret::SecretValue;
 use crate::store::{Secrets, Stores};
 use crate::telemetry::{Metrics, error_chain};
@@ -50,6 +50,8 @@ pub(super) struct Reloading {
     pub(super) metrics: Metrics,
     /// For `/status`.
     pub(super) state: watch::Sender<ReloadState>,
+    /// What the listeners show, as it was at the start.
+    pub(super) certificates: Certificates,
     /// Shows the client certificate.
     pub(super) identity: IdentityKeeper,
     /// What operators send.
@@ -131,6 +133,18 @@ impl Reloading {
         Outcome::Failed
     }
 
+    /// As the function of this name, for the files that the configuration names as well; told.
+    fn carry_over(&self, new: Config, old: &Config) -> (Config, Vec<&'static str>) {
+        let (config, mut restart) = carry_over(new, old);
+        if self.certificates.have_changed(&config.listeners) {
+            restart.push("listeners[].tls");
+        }
+        for part in &restart {
+            tracing::warn!(part, "this change of the configuration needs a restart");
+        }
+        (config, restart)
+    }
+
     async fn apply(
         &mut self,
         config: Config,
@@ -141,10 +155,7 @@ impl Reloading {
             tracing::warn!(%warning, "configuration");
         }
         let before = self.live.load();
-        let (config, restart) = carry_over(config, &before.config);
-        for part in &restart {
-            tracing::warn!(part, "this change of the configuration needs a restart");
-        }
+        let (config, restart) = self.carry_over(config, &before.config);
         if config.auth != self.issuers.auth {
             let own_calls = Arc::clone(&self.issuers.own_calls);
             match issuers(&config, &self.identity.reader(), own_calls) {
@@ -266,21 +277,22 @@ fn carry_over(mut new: Config, old: &Config) -> (Config, Vec<&'static str>) {
 /// new configuration has them, and whether that has others.
 fn bound_listeners(new: &Config, old: &Config) -> (Vec<Listener>, bool) {
     let mut wanted: Vec<&Listener> = new.listeners.iter().collect();
-    let mut is_missing = false;
+    let mut differ = false;
     let bound = old.listeners.iter().map(|was| {
         if let Some(at) = wanted.iter().position(|one| one.name == was.name) {
             let now = wanted.remove(at);
-            return Listener { socket: was.socket.clone(), ..now.clone() };
+            differ |= now.tls != was.tls || now.socket != was.socket;
+            let (socket, tls) = (was.socket.clone(), was.tls.clone());
+            return Listener { socket, tls, ..now.clone() };
         }
-        is_missing = true;
+        differ = true;
         let tenant = was.tenant.and_then(|tenant| old.tenants.get(tenant));
         let same = |one: &Tenant| tenant.is_some_and(|tenant| tenant.name == one.name);
         // Without a tenant, whoever still calls there has to be known by a token or a user.
         Listener { tenant: new.tenants.iter().position(same), ..was.clone() }
     });
     let bound = bound.collect();
-    let is_new = !wanted.is_empty();
-    (bound, is_missing || is_new)
+    (bound, differ || !wanted.is_empty())
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
         tenant: Some(tenant),
         caller_token: None,
         allowed_uids: None,
+        tls: None,
         allowed_hosts: Vec::new(),
     }];
     // The child sends no token of its own.

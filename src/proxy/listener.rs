@@ -3,12 +3,14 @@
 //! The accept loop is ours because pingora's own server cannot report a bind error, bound the number
 //! of connections, or end when the last answer is out.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::apps::{HttpServerApp as _, ServerApp as _};
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
+use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -142,26 +144,31 @@ impl Accepting {
     }
 
     fn begin(&self, accepted: Accepted, connections: &mut JoinSet<()>) {
-        let Accepted { listener, stream, uid } = accepted;
+        let Accepted { listener, stream, uid, tls } = accepted;
         let limits = Limits::of(&self.live.load().config, self.room);
         if connections.len() >= limits.connections {
             self.metrics.rejected.with_label_values(&[Rejection::TooManyConnections.code()]).inc();
-            // A few goodbyes at once at most: beyond that the connection is just closed.
-            if connections.len() < limits.connections.saturating_add(64) {
+            // A few goodbyes at once at most: beyond that the connection is just closed. So is one
+            // that would have to be greeted first.
+            if tls.is_none() && connections.len() < limits.connections.saturating_add(64) {
                 connections.spawn(say_goodbye(stream));
             }
             return;
         }
         let refusals = self.refusals.get(listener).cloned();
         let Some(refusals) = refusals else { return };
-        let connection = Connection::new(listener, uid, limits.head_timeout, refusals);
-        let stream = CallerStream::new(stream, connection);
         let (proxy, stop) = (Arc::clone(&self.proxy), self.stop.clone());
         let counted = Counted::new(&self.metrics);
         connections.spawn(async move {
-            let _counted = counted;
+            let stream = match greet(stream, tls, limits.head_timeout, &stop).await {
+                Ok(stream) => stream,
+                Err(cause) => return counted.note_failure(&cause),
+            };
+            let connection = Connection::new(listener, uid, limits.head_timeout, refusals);
+            let stream = CallerStream::new(stream, connection);
             // Runs every call of the connection; what comes back would be an unused stream.
             drop(proxy.process_new(Box::new(stream), &stop).await);
+            drop(counted);
         });
     }
 
@@ -180,6 +187,33 @@ impl Counted {
     fn new(metrics: &Metrics) -> Self {
         metrics.connections.inc();
         Self(metrics.clone())
+    }
+
+    /// A caller that did not get as far as its first request.
+    fn note_failure(&self, cause: &io::Error) {
+        let reason = if cause.kind() == io::ErrorKind::TimedOut { "timeout" } else { "tls" };
+        self.0.handshakes_failed.with_label_values(&[reason]).inc();
+        tracing::debug!(%cause, "a caller's TLS handshake failed");
+    }
+}
+
+/// The handshake, where the caller has to speak TLS: within as long as a request's head may take, and
+/// for a moment once the sidecar is told to accept no more.
+async fn greet(
+    stream: CallerSocket,
+    tls: Option<Arc<ServerConfig>>,
+    head_timeout: Duration,
+    stop: &watch::Receiver<bool>,
+) -> io::Result<CallerSocket> {
+    let Some(tls) = tls else { return Ok(stream) };
+    let mut stop = stop.clone();
+    let stopped = async {
+        told(&mut stop).await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        secured = stream.secure(tls, head_timeout) => secured,
+        () = stopped => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

@@ -41,7 +41,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorType, Result};
 use tokio::time::Instant;
 
-pub use bind::{BindError, Listeners};
+pub use bind::{BindError, Certificates, Listeners};
 pub use call::Call;
 pub use gauge::{Gauge, InFlight};
 pub use listener::accept;

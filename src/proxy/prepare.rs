@@ -34,7 +34,9 @@ impl Sidecar {
         }
         // The front door let this `Host` pass: it is how the app reached us.
         let host = session.req_header().headers.get(HOST).and_then(|host| host.to_str().ok());
-        call.caller_base = format!("http://{}", host.unwrap_or_default()).into();
+        let is_tls = call.listener().is_some_and(|listener| listener.tls.is_some());
+        let scheme = if is_tls { "https" } else { "http" };
+        call.caller_base = format!("{scheme}://{}", host.unwrap_or_default()).into();
         admit::grant(&head, call)?;
         if let Some(connection) = &call.connection {
             connection.start_call(call.deadline);

@@ -1,4 +1,5 @@
-//! What a listener binds and what it accepts: TCP, or a unix socket with the user behind it.
+//! What a listener binds and what it accepts: TCP, with TLS or without, or a unix socket with the user
+//! behind it.
 //!
 //! A socket's file is taken over only when nobody listens on it any more, and removed at the end.
 
@@ -7,11 +8,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::os;
 
@@ -27,6 +34,8 @@ pub(super) enum Acceptor {
 pub(super) enum CallerSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// The lock is never waited for: whoever peeks and whoever reads are one task.
+    Tls(Box<Mutex<TlsStream<TcpStream>>>),
 }
 
 /// A socket's file, removed when this is dropped.
@@ -100,12 +109,25 @@ impl Drop for SocketFile {
 }
 
 impl CallerSocket {
+    /// Has the caller prove that it can speak TLS, within so much time.
+    pub(super) async fn secure(self, tls: Arc<ServerConfig>, limit: Duration) -> io::Result<Self> {
+        let Self::Tcp(stream) = self else { return Ok(self) };
+        let stream = tokio::time::timeout(limit, TlsAcceptor::from(tls).accept(stream)).await;
+        let stream = stream.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Self::Tls(Box::new(Mutex::new(stream))))
+    }
+
     /// Whether a byte waits (1) or the caller's end does (0); it is left where it is.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut byte = [0];
         let stream = match self {
             Self::Tcp(stream) => return stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)),
             Self::Unix(stream) => stream,
+            // What waits is encrypted: only rustls can tell a request's byte from a goodbye.
+            Self::Tls(stream) => {
+                let mut stream = stream.lock();
+                return Pin::new(&mut *stream).poll_fill_buf(cx).map_ok(|bytes| bytes.len().min(1));
+            }
         };
         loop {
             ready!(stream.poll_read_ready(cx))?;
@@ -124,6 +146,7 @@ impl AsRawFd for CallerSocket {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.lock().get_ref().0.as_raw_fd(),
         }
     }
 }
@@ -137,6 +160,7 @@ impl AsyncRead for CallerSocket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.get_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -150,6 +174,7 @@ impl AsyncWrite for CallerSocket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.get_mut()).poll_write(cx, buf),
         }
     }
 
@@ -157,6 +182,7 @@ impl AsyncWrite for CallerSocket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.get_mut()).poll_flush(cx),
         }
     }
 
@@ -164,6 +190,7 @@ impl AsyncWrite for CallerSocket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.get_mut()).poll_shutdown(cx),
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub config_last_reload: IntGauge,
     /// Changes that operators asked for, by `verb`, `status`.
     pub admin_verbs: IntCounterVec,
+    /// Callers' TLS handshakes that failed, by `reason`: `timeout` or `tls`.
+    pub handshakes_failed: IntCounterVec,
     /// When the client certificate ends, Unix seconds; 0 where there is none.
     pub client_cert_expiry: IntGauge,
     /// 1 while the machine's clock is wrong for certain.
@@ -132,6 +134,7 @@ impl Metrics {
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,
             config_last_reload: family.config_last_reload()?,
             admin_verbs: family.admin_verbs()?,
+            handshakes_failed: family.handshakes_failed()?,
             client_cert_expiry: family.client_cert_expiry()?,
             clock_suspect: family.clock_suspect()?,
             panics: family.counter("panics_total", "Panics caught; each is a bug")?,
@@ -212,6 +215,11 @@ impl Families {
     fn admin_verbs(&self) -> Result<IntCounterVec, prometheus::Error> {
         let help = "Changes that operators asked for";
         self.counters("admin_verbs_total", help, &["verb", "status"])
+    }
+
+    fn handshakes_failed(&self) -> Result<IntCounterVec, prometheus::Error> {
+        let help = "Callers' TLS handshakes that failed";
+        self.counters("tls_handshakes_failed_total", help, &["reason"])
     }
 
     fn client_cert_expiry(&self) -> Result<IntGauge, prometheus::Error> {

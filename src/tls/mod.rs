@@ -13,7 +13,7 @@ pub use client::{
     ANSWER_BYTES_MAX, ReadError, delivery_client, failure, http_client, http_client_with,
     read_capped,
 };
-pub use own::{OwnCertificate, OwnCertificateError};
+pub use own::{OwnCertificate, OwnCertificateError, OwnFileError};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{PemObject as _, SectionKind};

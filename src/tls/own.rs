@@ -4,15 +4,19 @@
 //! certificates and keys anew and believes that it can.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::secret::SecretValue;
+use crate::secret::{SECRET_BYTES_MAX, SecretValue};
 
 /// A chain with the key of its first certificate.
 pub struct OwnCertificate {
@@ -49,7 +53,41 @@ pub enum OwnCertificateError {
     Mismatch,
 }
 
+/// Why the files of a certificate and its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnFileError {
+    /// Check the path and the permissions.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// They were read: see the cause.
+    #[error("{files}")]
+    Unusable {
+        /// Which files.
+        files: Box<str>,
+        /// What is wrong with them.
+        #[source]
+        cause: OwnCertificateError,
+    },
+}
+
 impl OwnCertificate {
+    /// Reads both from their files: for start-up and reloads, not for the request path.
+    ///
+    /// # Errors
+    /// See [`OwnFileError`].
+    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, OwnFileError> {
+        let own = Self::from_pem(&read(certificate)?, &read(key)?);
+        own.map_err(|cause| {
+            let files = format!("{}, {}", certificate.display(), key.display()).into();
+            OwnFileError::Unusable { files, cause }
+        })
+    }
+
     /// Reads both from PEM. What else is in either is left alone.
     ///
     /// # Errors
@@ -88,6 +126,20 @@ impl OwnCertificate {
         &self.certified
     }
 
+    /// What a server that shows it says and takes: HTTP/1.1, TLS 1.2 and 1.3, and no certificate of
+    /// the other side's. The keys of its sessions are never logged.
+    ///
+    /// # Errors
+    /// When rustls and its provider have no protocol in common, which only a bug can bring about.
+    pub fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+        let shown = SingleCertAndKey::from(Arc::clone(&self.certified));
+        let mut config = builder.with_cert_resolver(Arc::new(shown));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
     /// When it ends, in Unix seconds.
     #[must_use]
     pub const fn expires_at(&self) -> i64 {
@@ -101,6 +153,18 @@ impl fmt::Debug for OwnCertificate {
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
+}
+
+/// As much of a file as a chain or a key may have.
+fn read(path: &Path) -> Result<SecretValue, OwnFileError> {
+    let unreadable = |source| OwnFileError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    // Room for all of it from the start: a buffer that grows leaves copies of a key behind.
+    let mut text = Vec::with_capacity(SECRET_BYTES_MAX);
+    let limit = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX);
+    let outcome = file.take(limit).read_to_end(&mut text);
+    let text = SecretValue::new(text);
+    outcome.map_err(unreadable).map(|_length| text)
 }
 
 fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, OwnCertificateError> {

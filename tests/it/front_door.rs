@@ -9,6 +9,13 @@ const GET: &str = "GET /v1/datasets HTTP/1.1\r\n";
 #[tokio::test]
 async fn refused_requests_get_a_code_and_nothing_reaches_the_upstream() {
     let rig = Rig::start().await;
+    check_refusals(async |request| exchange(rig.address, request).await).await;
+    assert_eq!(rig.emulator.api_requests(), 0, "nothing was sent upstream");
+    rig.finish().await;
+}
+
+/// Sends each request that has to be refused, over whatever `exchange` speaks.
+pub(crate) async fn check_refusals(exchange: impl AsyncFn(&str) -> String) {
     let host = "Host: localhost\r\n";
     let cases = [
         ("TRACE /v1/datasets HTTP/1.1\r\n", host, 405, "method_not_allowed"),
@@ -59,14 +66,12 @@ async fn refused_requests_get_a_code_and_nothing_reaches_the_upstream() {
         ),
     ];
     for (line, headers, status, code) in cases {
-        let answer = exchange(rig.address, &format!("{line}{headers}{CLOSE}\r\n")).await;
+        let answer = exchange(&format!("{line}{headers}{CLOSE}\r\n")).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}{headers}: {answer}");
         let marked = format!("x-datapulse-sidecar-error: {code}\r\n");
         assert!(answer.to_lowercase().contains(&marked), "{line}{headers}: {answer}");
         assert!(answer.contains("application/problem+json"), "{line}{headers}: {answer}");
     }
-    assert_eq!(rig.emulator.api_requests(), 0, "nothing was sent upstream");
-    rig.finish().await;
 }
 
 #[tokio::test]

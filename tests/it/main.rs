@@ -26,6 +26,7 @@ mod aws;
 mod retries;
 mod tls;
 mod client_cert;
+mod listener_tls;
 mod life_cycle;
 mod commands;
 mod callers;

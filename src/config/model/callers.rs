@@ -26,14 +26,25 @@ pub struct Listener {
     pub caller_token: Option<SecretRef>,
     /// Who may call on a unix socket, beside a tenant's uids. `None`: whoever can open it.
     pub allowed_uids: Option<Vec<u32>>,
+    /// Callers speak TLS with this certificate; `None`: plain HTTP, on loopback and unix sockets.
+    pub tls: Option<ListenerTls>,
     /// Lower-case `Host` names beside localhost, 127.0.0.1 and `[::1]`.
     pub allowed_hosts: Vec<String>,
+}
+
+/// A listener's certificate, read at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// PEM: the chain, ours first.
+    pub cert_file: PathBuf,
+    /// PEM: its key.
+    pub key_file: PathBuf,
 }
 
 /// What a listener binds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Socket {
-    /// Loopback addresses only, so far. `localhost` gives 127.0.0.1 and, where the machine has it,
+    /// Loopback addresses, and others where callers are known and speak TLS. `localhost` gives 127.0.0.1 and, where the machine has it,
     /// `::1`.
     Tcp(Vec<SocketAddr>),
     /// A file that only this machine can open.

@@ -97,6 +97,9 @@ impl Checker<'_> {
             let text = "expected permission bits in quotes, such as \"0660\"";
             self.error(&join(at, "socket_mode"), text);
         }
+        if written.tls.is_some() {
+            self.error(&join(at, "tls"), "a unix socket does not leave the machine: no tls there");
+        }
         let fits = file.starts_with('/')
             && !file.ends_with('/')
             && file.len() <= SOCKET_PATH_BYTES_MAX

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Checker;
 use super::tenants::Tenants;
 use crate::config::collect::join;
-use crate::config::model::{Listener, Socket};
+use crate::config::model::{Listener, ListenerTls, Socket};
 use crate::config::raw::{self, Raw};
 use crate::secret::SecretRef;
 
@@ -38,6 +38,10 @@ impl Checker<'_> {
                          the socket may call";
             let uids = written.allowed_uids.as_deref();
             let uids = self.filled(&join(&at, "allowed_uids"), uids, empty);
+            let tls = self.listener_tls(&at, written);
+            if let Some(Socket::Tcp(addresses)) = &socket {
+                self.reachable(&at, addresses, written, tenants);
+            }
             if let (Some(name), Some(socket)) = (name, socket) {
                 listeners.push(Listener {
                     name: Arc::from(name),
@@ -45,6 +49,7 @@ impl Checker<'_> {
                     tenant,
                     caller_token,
                     allowed_uids: uids.map(<[u32]>::to_vec),
+                    tls,
                     allowed_hosts,
                 });
             }
@@ -62,19 +67,57 @@ impl Checker<'_> {
 
     fn app_addresses(&mut self, path: &str, text: &str) -> Option<Vec<SocketAddr>> {
         let Some(addresses) = addresses(text) else {
-            self.error(path, "expected localhost:PORT, 127.0.0.1:PORT, [::1]:PORT or unix:/PATH");
+            self.error(path, "expected localhost:PORT, an IP address and a port, or unix:/PATH");
             return None;
         };
-        if !addresses.iter().all(|address| address.ip().is_loopback()) {
-            self.error(
-                path,
-                "an address that others can reach needs caller authentication and tls, which are \
-                 not supported yet; use localhost:PORT",
-            );
-            return None;
-        }
         self.ports.extend(addresses.first().map(|address| (path.to_owned(), address.port())));
         Some(addresses)
+    }
+
+    fn listener_tls(&mut self, at: &str, written: &raw::Listener) -> Option<ListenerTls> {
+        let at = join(at, "tls");
+        let written = written.tls.as_ref()?;
+        let mut file = |key: &str, file: Option<&str>| {
+            let given = self.required(&at, key, file);
+            given.and_then(|file| self.required_file(&join(&at, key), file))
+        };
+        let cert_file = file("cert_file", written.cert_file.as_deref());
+        let key_file = file("key_file", written.key_file.as_deref());
+        Some(ListenerTls { cert_file: cert_file?, key_file: key_file? })
+    }
+
+    /// An address that others can reach is for callers that are known, and for nobody who listens in.
+    fn reachable(
+        &mut self,
+        at: &str,
+        addresses: &[SocketAddr],
+        written: &raw::Listener,
+        tenants: Option<&Tenants>,
+    ) {
+        if addresses.iter().all(|address| address.ip().is_loopback()) {
+            return;
+        }
+        let is_there = |key: &str, written: bool| written || self.places.is_hole(&join(at, key));
+        let has_tls = is_there("tls", written.tls.is_some());
+        // Without a tenant of its own, each caller has to be known by a token.
+        let each_is_known = written.tenant.is_none() && tenants.is_some_and(|all| all.by_token);
+        let knows = is_there("caller_token", written.caller_token.is_some()) || each_is_known;
+        let missing = match (knows, has_tls) {
+            (true, true) => {
+                if written.allowed_hosts.is_none() {
+                    let text = "callers reach this address by a name: list it in `allowed_hosts`, \
+                                or they get 421";
+                    self.warn(&join(at, "listen"), text);
+                }
+                return;
+            }
+            (false, true) => "caller authentication (`caller_token`)",
+            (true, false) => "`tls`",
+            (false, false) => "caller authentication (`caller_token`) and `tls`",
+        };
+        let text =
+            format!("an address that others can reach needs {missing}; or use localhost:PORT");
+        self.error(&join(at, "listen"), text);
     }
 
     fn allowed_hosts(&mut self, at: &str, written: &raw::Listener) -> Vec<String> {

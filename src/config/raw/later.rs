@@ -7,16 +7,6 @@ use serde::Deserialize;
 
 use super::PrivateKeyJwt;
 
-/// A listener's certificate.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerTls {
-    /// PEM certificates, ours first.
-    pub cert_file: Option<String>,
-    /// PEM private key.
-    pub key_file: Option<String>,
-}
-
 /// A person's refresh token.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -25,10 +25,10 @@ use super::model::{Choice, ForwardedFor, Http2, LogFormat, LogLevel, TokenReques
 pub use access::{
     Caller, ColdStart, Credential, Quota, Replay, Rule, SessionToken, Shaping, Tenant,
 };
-pub use later::{CallerHeader, Fleet, ListenerTls, RefreshToken};
+pub use later::{CallerHeader, Fleet, RefreshToken};
 pub use oauth::{ClientCredentials, PrivateKeyJwt, ServiceAccount};
 pub use stores::{StoreAws, StoreVault, Stores, VaultAuth, VaultMethod};
-pub use tls::ClientCert;
+pub use tls::{ClientCert, ListenerTls};
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
 pub use webhooks::{Dedupe, Endpoint, Webhooks};
 
@@ -36,7 +36,6 @@ pub use webhooks::{Dedupe, Endpoint, Webhooks};
 ///
 /// `[]` stands for any item of a list.
 pub const NOT_YET: &[&str] = &[
-    "listeners[].tls",
     "auth.authorize_url",
     "auth.redirect_uri",
     "credentials[].fallback",
@@ -94,7 +93,8 @@ pub struct Raw {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// `localhost:PORT` (both loopback addresses), `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/PATH`.
+    /// `localhost:PORT` (both loopback addresses), `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/PATH`;
+    /// another address needs caller authentication and `tls`.
     #[schemars(required)]
     pub listen: Option<String>,
     /// Whose credentials callers here may use; else `tenants[].callers` says so.

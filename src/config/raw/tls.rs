@@ -14,3 +14,15 @@ pub struct ClientCert {
     #[schemars(required)]
     pub key: Option<String>,
 }
+
+/// A listener's certificate.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// PEM certificates, ours first.
+    #[schemars(required)]
+    pub cert_file: Option<String>,
+    /// PEM private key, without a passphrase.
+    #[schemars(required)]
+    pub key_file: Option<String>,
+}
