@@ -156,7 +156,8 @@ fn the_binary_takes_the_configuration_of_every_set_up() {
             let output = run(&mut check);
             read += usize::from(output.status.success());
             let said = text(&output.stderr);
-            let mistakes = said.lines().filter(|line| !line.contains("not supported yet"));
+            // The charts are ahead of the binary in one thing: quotas that replicas share.
+            let mistakes = said.lines().filter(|line| !line.contains(": shaping.fleet: "));
             wrong.extend(mistakes.map(|line| format!("{}: {line}", setup.name())));
         }
     }
