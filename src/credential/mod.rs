@@ -43,8 +43,21 @@ struct Minted {
     value: SecretValue,
     /// `None`: it does not expire.
     life: Option<Life>,
-    /// Whether it is what the next one is asked for with, in the place of the stored secret.
-    is_next_secret: bool,
+}
+
+/// An issuer's whole answer.
+#[derive(Debug)]
+struct Given {
+    token: Result<Minted, MintError>,
+    /// What the next token is asked for with, in the place of the secret that was sent. There may be
+    /// one although the token is of no use.
+    next_secret: Option<SecretValue>,
+}
+
+impl From<Minted> for Given {
+    fn from(minted: Minted) -> Self {
+        Self { token: Ok(minted), next_secret: None }
+    }
 }
 
 /// For how long a token is good, from the receipt of the answer.
@@ -62,7 +75,9 @@ struct Life {
 #[async_trait]
 trait TokenSource: std::fmt::Debug + Send + Sync {
     /// Asks once. `is_new`: this secret has not given a token yet.
-    async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError>;
+    ///
+    /// An error: nothing was given.
+    async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Given, MintError>;
 
     /// Whether a token costs a call to somebody else, and is asked for again while the store is
     /// down.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::handle::{CredentialHandle, CredentialReport};
-use super::kind::{ApiKey, ClientCredentialsGrant, ServiceAccountGrant, SessionToken};
+use super::kind::{
+    ApiKey, ClientCredentialsGrant, RefreshTokenGrant, ServiceAccountGrant, SessionToken,
+};
 use super::oauth::TokenEndpoint;
 use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
@@ -14,6 +16,7 @@ use super::supply::Supply;
 use super::verify::{Verifier, Whose};
 use super::{KeyPrint, MintError, TokenSource};
 use crate::config::model::{Auth, Credential, CredentialKind, Origin};
+use crate::secret::SecretRef;
 use crate::store::{SecretWatch, Secrets};
 use crate::telemetry::Metrics;
 
@@ -69,7 +72,7 @@ pub fn build(
             };
             let verifier = issuers.verifier(&permits).filter(|_| credential.verify);
             let secret = watch(&credential.kind, secrets);
-            let source = issuers.source(&credential.kind, permits);
+            let source = issuers.source(&credential.kind, permits, secrets);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
             refreshers.push(refresher);
@@ -82,11 +85,11 @@ pub fn build(
 }
 
 fn watch(kind: &CredentialKind, secrets: &Secrets) -> SecretWatch {
-    if kind.has_document() {
-        secrets.watch_document(kind.secret())
-    } else {
-        secrets.watch(kind.secret())
-    }
+    watch_as(kind.secret(), kind.has_document(), secrets)
+}
+
+fn watch_as(at: &SecretRef, is_document: bool, secrets: &Secrets) -> SecretWatch {
+    if is_document { secrets.watch_document(at) } else { secrets.watch(at) }
 }
 
 impl Issuers {
@@ -105,7 +108,7 @@ impl Issuers {
         };
         let verifier = self.verifier(&permits);
         let secret = watch(&credential.kind, secrets);
-        let source = self.source(&credential.kind, permits);
+        let source = self.source(&credential.kind, permits, secrets);
         let mut supply = Supply::new(&credential.name, secret, source, None);
         let minted = supply.mint(Reason::Initial, false).await?;
         match verifier {
@@ -114,7 +117,12 @@ impl Issuers {
         }
     }
 
-    fn source(&self, kind: &CredentialKind, permits: Permits) -> Box<dyn TokenSource> {
+    fn source(
+        &self,
+        kind: &CredentialKind,
+        permits: Permits,
+        secrets: &Secrets,
+    ) -> Box<dyn TokenSource> {
         match kind {
             CredentialKind::ApiKey(_) => Box::new(ApiKey),
             CredentialKind::ClientCredentials(client) => {
@@ -122,6 +130,12 @@ impl Issuers {
             }
             CredentialKind::ServiceAccount(account) => {
                 Box::new(ServiceAccountGrant::new(account.clone(), self.token_endpoint()))
+            }
+            CredentialKind::RefreshToken(grant) => {
+                let client = grant.auth.as_ref();
+                let client =
+                    client.map(|auth| watch_as(auth.secret(), auth.has_document(), secrets));
+                Box::new(RefreshTokenGrant::new(grant.clone(), client, self.token_endpoint()))
             }
             CredentialKind::SessionToken(_) => {
                 // A checked path on a checked origin always makes a URL.
@@ -253,6 +267,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let auth = Auth {
             token_url: format!("http://{}/t", listener.local_addr().unwrap()).parse().unwrap(),
+            authorize_url: "http://127.0.0.1/a".parse().unwrap(),
+            redirect_uri: None,
             refresh_path: "/auth/refresh".to_owned(),
             verify_path: "/auth/verify".to_owned(),
             token_request: TokenRequest::Json,

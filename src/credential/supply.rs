@@ -10,7 +10,7 @@ use super::key::KeyPrint;
 use super::schedule::Reason;
 use super::verify::Verifier;
 use super::write_back::WriteBack;
-use super::{MintError, Minted, TokenSource};
+use super::{Given, MintError, Minted, TokenSource};
 use crate::clock::Moment;
 use crate::secret::SecretValue;
 use crate::store::{Claim, SecretVersion, SecretWatch, StoreError};
@@ -118,7 +118,7 @@ impl Supply {
         };
         let is_new = self.accepted.as_ref() != Some(&secret);
         let replaces = is_new && self.accepted.is_some();
-        let minted = match self.source.mint(&secret, is_new).await {
+        let given = match self.source.mint(&secret, is_new).await {
             Err(MintError::Refused { status, code, .. })
                 if replaces && is_about_the_secret(status, code) =>
             {
@@ -129,8 +129,10 @@ impl Supply {
                     if is_about_the_secret(*status, *code));
                 return Err(error);
             }
-            Ok(minted) => minted,
+            Ok(given) => given,
         };
+        let Given { token, next_secret } = given;
+        let minted = token?;
         if replaces
             && works
             && let Some(verifier) = &self.verifier
@@ -142,10 +144,9 @@ impl Supply {
             // It works by now.
             self.rejected = None;
         }
-        if minted.is_next_secret {
-            self.keep(&minted.value).await;
-        } else {
-            self.accepted = Some(secret);
+        match next_secret {
+            Some(next) => self.keep(&next).await,
+            None => self.accepted = Some(secret),
         }
         Ok(minted)
     }
@@ -289,7 +290,7 @@ mod tests {
 
     #[async_trait]
     impl TokenSource for Fake {
-        async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError> {
+        async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Given, MintError> {
             let text = secret.expose_str().unwrap();
             if *self == Self::Issuer && text.starts_with("no") {
                 return Err(MintError::Refused {
@@ -298,9 +299,10 @@ mod tests {
                     retry_after: None,
                 });
             }
-            let is_next_secret = *self == Self::Session && !is_new;
-            let text = if is_next_secret { format!("{text}+") } else { text.to_owned() };
-            Ok(Minted { value: value(&text), life: None, is_next_secret })
+            let is_renewed = *self == Self::Session && !is_new;
+            let text = if is_renewed { format!("{text}+") } else { text.to_owned() };
+            let next_secret = is_renewed.then(|| value(&text));
+            Ok(Given { token: Ok(Minted { value: value(&text), life: None }), next_secret })
         }
 
         fn asks_an_issuer(&self) -> bool {

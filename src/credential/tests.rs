@@ -47,7 +47,7 @@ struct Source(Arc<Issuer>);
 
 #[async_trait]
 impl TokenSource for Source {
-    async fn mint(&self, _secret: &SecretValue, _is_new: bool) -> Result<Minted, MintError> {
+    async fn mint(&self, _secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {
         let count = {
             let mut asked = self.0.asked.lock();
             asked.push(Instant::now());
@@ -71,11 +71,10 @@ impl TokenSource for Source {
                 is_clamped: false,
                 is_of_unknown_age: false,
             }),
-            is_next_secret: false,
         };
         match answer {
-            Answer::New(life) => Ok(token(format!("{CANARY}{count}"), life)),
-            Answer::Same => Ok(token(CANARY.to_owned(), 0)),
+            Answer::New(life) => Ok(token(format!("{CANARY}{count}"), life).into()),
+            Answer::Same => Ok(token(CANARY.to_owned(), 0).into()),
             Answer::Fail => Err(MintError::Timeout),
             Answer::Refuse(wait) => {
                 Err(MintError::Refused { status: 429, code: None, retry_after: Some(wait) })

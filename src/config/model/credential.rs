@@ -62,16 +62,19 @@ pub enum CredentialKind {
     SessionToken(SecretRef),
     /// A service account signs for itself (RFC 7523 section 2.1).
     ServiceAccount(ServiceAccount),
+    /// A person let a client act for them (RFC 6749 section 6).
+    RefreshToken(RefreshToken),
 }
 
 impl CredentialKind {
-    /// The secret that it all comes from.
+    /// The secret that it all comes from, and that what is renewed takes the place of.
     #[must_use]
     pub const fn secret(&self) -> &SecretRef {
         match self {
             Self::ApiKey(at) | Self::SessionToken(at) => at,
             Self::ClientCredentials(client) => client.auth.secret(),
             Self::ServiceAccount(account) => &account.key,
+            Self::RefreshToken(grant) => &grant.token,
         }
     }
 
@@ -79,8 +82,8 @@ impl CredentialKind {
     #[must_use]
     pub const fn has_document(&self) -> bool {
         match self {
-            Self::ApiKey(_) | Self::SessionToken(_) => false,
-            Self::ClientCredentials(client) => matches!(client.auth, ClientAuth::Key(_)),
+            Self::ApiKey(_) | Self::SessionToken(_) | Self::RefreshToken(_) => false,
+            Self::ClientCredentials(client) => client.auth.has_document(),
             Self::ServiceAccount(_) => true,
         }
     }
@@ -114,6 +117,12 @@ impl ClientAuth {
             Self::Secret(at) | Self::Key(at) => at,
         }
     }
+
+    /// Whether that is a document of several lines.
+    #[must_use]
+    pub const fn has_document(&self) -> bool {
+        matches!(self, Self::Key(_))
+    }
 }
 
 /// An account of no person, with a key of its own.
@@ -121,6 +130,19 @@ impl ClientAuth {
 pub struct ServiceAccount {
     /// JSON with its name and its private key.
     pub key: SecretRef,
+    /// What it asks for.
+    pub asks_for: AsksFor,
+}
+
+/// What a person has let a client do for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    /// Public name of the client.
+    pub client_id: String,
+    /// How it shows that it is the client; `None`: it is a public one, and shows nothing.
+    pub auth: Option<ClientAuth>,
+    /// Where the refresh token is kept, and is written when it is replaced.
+    pub token: SecretRef,
     /// What it asks for.
     pub asks_for: AsksFor,
 }

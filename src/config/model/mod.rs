@@ -20,7 +20,8 @@ pub use callers::{
     Tenant,
 };
 pub use credential::{
-    AsksFor, ClientAuth, ClientCredentials, Credential, CredentialKind, Level, ServiceAccount,
+    AsksFor, ClientAuth, ClientCredentials, Credential, CredentialKind, Level, RefreshToken,
+    ServiceAccount,
 };
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
 pub use shaping::{Quota, Rate, Shaping, StateFile};

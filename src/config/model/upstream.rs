@@ -93,6 +93,10 @@ pub enum Http2 {
 pub struct Auth {
     /// Where tokens are asked for.
     pub token_url: url::Url,
+    /// Where people log in.
+    pub authorize_url: url::Url,
+    /// Where they come back to, if that is fixed; `None`: a free port of this machine.
+    pub redirect_uri: Option<url::Url>,
     /// A path of the API host where a session token is renewed; apps may not call it.
     pub refresh_path: String,
     /// A path of the API host that says whose a token is.

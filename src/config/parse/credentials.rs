@@ -60,13 +60,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Exactly one kind; what is not supported yet was refused before, and counts.
+    /// Exactly one kind.
     fn kind(&mut self, at: &str, written: &raw::Credential) -> Option<CredentialKind> {
         let given: Vec<&str> = [
             ("api_key", written.api_key.is_some()),
             ("client_credentials", written.client_credentials.is_some()),
             ("session_token", written.session_token.is_some()),
-            ("refresh_token", false),
+            ("refresh_token", written.refresh_token.is_some()),
             ("service_account", written.service_account.is_some()),
         ]
         .into_iter()
@@ -77,8 +77,8 @@ impl Checker<'_> {
             [] => {
                 self.error(
                     at,
-                    "has no secret: give it `api_key`, `client_credentials`, `session_token` or \
-                     `service_account`",
+                    "has no secret: give it `api_key`, `client_credentials`, `session_token`, \
+                     `refresh_token` or `service_account`",
                 );
                 return None;
             }
@@ -100,6 +100,10 @@ impl Checker<'_> {
         if let Some(account) = &written.service_account {
             let account = self.service_account(&join(at, "service_account"), account);
             return account.map(CredentialKind::ServiceAccount);
+        }
+        if let Some(grant) = &written.refresh_token {
+            let grant = self.refresh_token(&join(at, "refresh_token"), grant);
+            return grant.map(CredentialKind::RefreshToken);
         }
         let client = written.client_credentials.as_ref()?;
         self.client_credentials(&join(at, "client_credentials"), client)

@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 
 use super::Checker;
 use crate::config::collect::join;
-use crate::config::model::{AsksFor, ClientAuth, ClientCredentials, ServiceAccount};
+use crate::config::model::{AsksFor, ClientAuth, ClientCredentials, RefreshToken, ServiceAccount};
 use crate::config::raw;
+use crate::secret::{AwsStage, SecretRef};
 
 /// What a token request says by itself.
-const RESERVED_PARAMS: [&str; 8] = [
+const RESERVED_PARAMS: [&str; 12] = [
     "grant_type",
     "client_id",
     "client_secret",
     "client_assertion",
     "client_assertion_type",
     "assertion",
+    "refresh_token",
+    "code",
+    "code_verifier",
+    "redirect_uri",
     "scope",
     "audience",
 ];
@@ -50,6 +55,40 @@ impl Checker<'_> {
         let asks_for =
             self.asks_for(at, scopes, written.audience.as_deref(), written.params.as_ref());
         Some(ServiceAccount { key: key?, asks_for })
+    }
+
+    /// What a person let a client do.
+    pub(super) fn refresh_token(
+        &mut self,
+        at: &str,
+        written: &raw::RefreshToken,
+    ) -> Option<RefreshToken> {
+        let client_id = self.client_id(at, written.client_id.as_deref());
+        let (secret, key) = (written.client_secret.as_deref(), written.private_key_jwt.as_ref());
+        let auth = self.client_auth(at, secret, key);
+        let token = self.required(at, "token", written.token.as_deref());
+        let token = token.and_then(|text| self.writable(&join(at, "token"), text));
+        let scopes = written.scopes.as_deref();
+        let asks_for =
+            self.asks_for(at, scopes, written.audience.as_deref(), written.params.as_ref());
+        Some(RefreshToken { client_id: client_id?, auth: auth?, token: token?, asks_for })
+    }
+
+    /// A reference to a secret that another one will take the place of.
+    fn writable(&mut self, path: &str, text: &str) -> Option<SecretRef> {
+        let wrong = match SecretRef::parse(text, |text| Some(text.to_owned())) {
+            Ok(Some(SecretRef::Env { .. })) => {
+                "an issuer replaces a refresh token, and the environment cannot be written to; use \
+                 a file, Vault or AWS Secrets Manager"
+            }
+            Ok(Some(SecretRef::Aws { stage: AwsStage::Previous, .. })) => {
+                "an issuer replaces a refresh token, and only the current version can be replaced; \
+                 leave out `@AWSPREVIOUS`"
+            }
+            _ => return self.secret(path, text),
+        };
+        self.error(path, wrong);
+        None
     }
 
     fn client_id(&mut self, at: &str, written: Option<&str>) -> Option<String> {

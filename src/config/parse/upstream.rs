@@ -13,6 +13,7 @@ const REPLAY_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const RETRIES_MAX: u32 = 10;
 const BASE_URL: &str = "https://api.datapulse.ai";
 const TOKEN_URL: &str = "https://auth.datapulse.ai/oauth/token";
+const AUTHORIZE_URL: &str = "https://auth.datapulse.ai/oauth/authorize";
 
 impl Checker<'_> {
     /// The API that calls are sent to.
@@ -91,6 +92,9 @@ impl Checker<'_> {
         let plaintext = self.takes_plaintext(upstream);
         let token_url =
             self.url("auth.token_url", written.token_url.as_deref(), TOKEN_URL, plaintext);
+        let authorize_url = written.authorize_url.as_deref();
+        let authorize_url = self.url("auth.authorize_url", authorize_url, AUTHORIZE_URL, plaintext);
+        let redirect_uri = self.redirect_uri(written.redirect_uri.as_deref());
         let refresh_path =
             self.api_path("auth.refresh_path", written.refresh_path.as_deref(), "/auth/refresh");
         let verify_path =
@@ -101,11 +105,29 @@ impl Checker<'_> {
             .or_else(|| upstreams.filter(|file| !file.is_empty()).map(Into::into));
         Some(Auth {
             token_url: token_url?,
+            authorize_url: authorize_url?,
+            redirect_uri,
             refresh_path: refresh_path?,
             verify_path: verify_path?,
             token_request: written.token_request.unwrap_or(TokenRequest::Json),
             ca_file,
         })
+    }
+
+    /// Where people come back to (RFC 6749 section 3.1.2): it may be an app's own scheme.
+    fn redirect_uri(&mut self, written: Option<&str>) -> Option<Url> {
+        let (path, text) = ("auth.redirect_uri", written.filter(|text| !text.is_empty())?);
+        let text = self.expand(path, text)?;
+        let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+        let Some(uri) = Url::parse(&text).ok().filter(|_| plain) else {
+            self.error(path, "expected an absolute URI such as http://127.0.0.1:8765/callback");
+            return None;
+        };
+        if let Some(wrong) = unsendable(&uri) {
+            self.error(path, wrong);
+            return None;
+        }
+        Some(uri)
     }
 
     pub(super) fn url(
@@ -137,13 +159,7 @@ impl Checker<'_> {
             self.error(path, "expected a URL such as https://datapulse.example");
             return None;
         };
-        let wrong = if !url.username().is_empty() || url.password().is_some() {
-            "holds a user name or a password; credentials belong under `credentials`"
-        } else if url.fragment().is_some() {
-            "a fragment (`#`) is never sent"
-        } else {
-            return Some(url);
-        };
+        let Some(wrong) = unsendable(&url) else { return Some(url) };
         self.error(path, wrong);
         None
     }
@@ -164,5 +180,16 @@ impl Checker<'_> {
             return None;
         }
         Some(text.to_owned())
+    }
+}
+
+/// What a URL holds that is never sent.
+fn unsendable(url: &Url) -> Option<&'static str> {
+    if !url.username().is_empty() || url.password().is_some() {
+        Some("holds a user name or a password; credentials belong under `credentials`")
+    } else if url.fragment().is_some() {
+        Some("a fragment (`#`) is never sent")
+    } else {
+        None
     }
 }

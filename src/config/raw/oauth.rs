@@ -24,6 +24,28 @@ pub struct ClientCredentials {
     pub params: Option<BTreeMap<String, String>>,
 }
 
+/// A person's refresh token (RFC 6749 section 6): `login` puts it into its store.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshToken {
+    /// The client's public name.
+    #[schemars(required)]
+    pub client_id: Option<String>,
+    /// A reference to its secret; or `private_key_jwt`; or neither, for a public client.
+    pub client_secret: Option<String>,
+    /// A key in place of the secret.
+    pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// A reference to the refresh token; one that takes its place is written back there.
+    #[schemars(required)]
+    pub token: Option<String>,
+    /// What to ask for.
+    pub scopes: Option<Vec<String>>,
+    /// Sent as `audience`.
+    pub audience: Option<String>,
+    /// Further parameters of the token request.
+    pub params: Option<BTreeMap<String, String>>,
+}
+
 /// A key that signs the client's assertion.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::super::{MintError, Minted, TokenSource};
+use super::super::{Given, MintError, Minted, TokenSource};
 use crate::secret::SecretValue;
 
 /// Takes the key as it is. It does not expire, as far as we know.
@@ -11,8 +11,8 @@ pub(in super::super) struct ApiKey;
 
 #[async_trait]
 impl TokenSource for ApiKey {
-    async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Minted, MintError> {
-        Ok(Minted { value: secret.clone(), life: None, is_next_secret: false })
+    async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {
+        Ok(Minted { value: secret.clone(), life: None }.into())
     }
 
     fn asks_an_issuer(&self) -> bool {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::super::oauth::{Shown, TokenEndpoint, asking};
-use super::super::{MintError, Minted, TokenSource};
+use super::super::{Given, MintError, TokenSource};
 use crate::config::model::ClientCredentials;
 use crate::secret::SecretValue;
 
@@ -23,7 +23,7 @@ impl ClientCredentialsGrant {
 
 #[async_trait]
 impl TokenSource for ClientCredentialsGrant {
-    async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Minted, MintError> {
+    async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {
         let ClientCredentials { client_id, auth, asks_for } = &self.client;
         let shown = Shown::new(auth, secret, client_id, self.endpoint.url())?;
         let mut form = asking(asks_for, &self.scope);

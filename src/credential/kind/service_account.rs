@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::super::oauth::{Account, TokenEndpoint, asking, assertion};
-use super::super::{MintError, Minted, TokenSource};
+use super::super::{Given, MintError, TokenSource};
 use crate::config::model::ServiceAccount;
 use crate::secret::SecretValue;
 
@@ -25,7 +25,7 @@ impl ServiceAccountGrant {
 
 #[async_trait]
 impl TokenSource for ServiceAccountGrant {
-    async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Minted, MintError> {
+    async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {
         let Account { client_id, token_uri, key } = Account::read(secret)?;
         // A key file decides what the assertion says, never where it is sent.
         let audience = token_uri.as_deref().unwrap_or_else(|| self.endpoint.url().as_str());

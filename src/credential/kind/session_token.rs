@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::super::oauth::TokenEndpoint;
 use super::super::own_calls::{Ended, Permits};
 use super::super::schedule::session_life;
-use super::super::{MintError, Minted, TokenSource};
+use super::super::{Given, MintError, Minted, TokenSource};
 use crate::clock;
 use crate::secret::SecretValue;
 
@@ -25,15 +25,17 @@ impl SessionToken {
 
 #[async_trait]
 impl TokenSource for SessionToken {
-    async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Minted, MintError> {
+    async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Given, MintError> {
         if is_new {
             let life = session_life(secret.expose(), clock::believable_unix_seconds());
-            return Ok(Minted { value: secret.clone(), life: Some(life), is_next_secret: false });
+            return Ok(Minted { value: secret.clone(), life: Some(life) }.into());
         }
         let call = self.permits.next().await?;
-        let minted = self.endpoint.renew(secret).await;
-        call.ended(Ended::of_mint(&minted));
-        Ok(Minted { is_next_secret: true, ..minted? })
+        let given = self.endpoint.renew(secret).await;
+        call.ended(Ended::of_mint(&given));
+        let Given { token, next_secret: _ } = given?;
+        let next_secret = token.as_ref().ok().map(|minted| minted.value.clone());
+        Ok(Given { token, next_secret })
     }
 
     fn gives_the_secret(&self) -> bool {

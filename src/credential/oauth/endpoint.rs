@@ -10,13 +10,13 @@ use http::header;
 use serde::Deserialize;
 
 use super::super::schedule::{LIFE_DEFAULT, SESSION_LIFE, life};
-use super::super::{MintError, Minted};
+use super::super::{Given, MintError, Minted};
 use crate::config::model::{Auth, TokenRequest};
 use crate::secret::SecretValue;
 use crate::tls::{ANSWER_BYTES_MAX, ReadError, read_capped};
 use crate::{clock, retry_after};
 
-/// The largest access token that is taken, in bytes.
+/// The largest token that is taken, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The `error` codes of RFC 6749 section 5.2: no other text of an issuer is repeated.
@@ -53,7 +53,7 @@ impl TokenEndpoint {
     }
 
     /// Asks for the next token with the one in use.
-    pub(in super::super) async fn renew(&self, token: &SecretValue) -> Result<Minted, MintError> {
+    pub(in super::super) async fn renew(&self, token: &SecretValue) -> Result<Given, MintError> {
         let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");
         answer(request.bearer_auth(token.expose_str().unwrap_or_default()), SESSION_LIFE).await
     }
@@ -62,7 +62,7 @@ impl TokenEndpoint {
     pub(in super::super) async fn ask(
         &self,
         parameters: &BTreeMap<&str, &str>,
-    ) -> Result<Minted, MintError> {
+    ) -> Result<Given, MintError> {
         let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");
         let request = match self.encoding {
             TokenRequest::Json => request.json(parameters),
@@ -76,7 +76,7 @@ impl TokenEndpoint {
 async fn answer(
     request: reqwest::RequestBuilder,
     life_default: Duration,
-) -> Result<Minted, MintError> {
+) -> Result<Given, MintError> {
     let response = request.send().await.map_err(transport)?;
     let status = response.status();
     if status.is_redirection() {
@@ -92,7 +92,7 @@ async fn answer(
         ReadError::TooLarge => MintError::TooLarge,
         ReadError::Broken(error) => transport(error),
     })?;
-    minted(&body, clock::believable_unix_seconds(), life_default)
+    given(&body, clock::believable_unix_seconds(), life_default)
 }
 
 fn transport(error: reqwest::Error) -> MintError {
@@ -109,30 +109,47 @@ fn transport(error: reqwest::Error) -> MintError {
 /// RFC 6749 section 5.1.
 #[derive(Deserialize)]
 struct Answer {
-    access_token: String,
+    access_token: Option<String>,
     token_type: Option<String>,
     expires_in: Option<serde_json::Value>,
+    refresh_token: Option<String>,
 }
 
-fn minted(
+fn given(
     body: &SecretValue,
     unix_now: Option<u64>,
     life_default: Duration,
-) -> Result<Minted, MintError> {
-    let Ok(answer) = serde_json::from_slice::<Answer>(body.expose()) else {
+) -> Result<Given, MintError> {
+    let Ok(mut answer) = serde_json::from_slice::<Answer>(body.expose()) else {
         return Err(MintError::NotAnAnswer);
     };
-    let value = SecretValue::new(answer.access_token.into_bytes());
+    let next_secret = answer.refresh_token.take().map(|token| SecretValue::new(token.into_bytes()));
+    // Where it could not be read from its store again, it is of no use.
+    let next_secret = next_secret.filter(is_usable);
+    Ok(Given { token: minted(answer, unix_now, life_default), next_secret })
+}
+
+fn is_usable(token: &SecretValue) -> bool {
+    let bytes = token.expose();
+    (1..=TOKEN_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+fn minted(
+    answer: Answer,
+    unix_now: Option<u64>,
+    life_default: Duration,
+) -> Result<Minted, MintError> {
+    let value = answer.access_token.ok_or(MintError::NotAnAnswer)?;
+    let value = SecretValue::new(value.into_bytes());
     if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(MintError::NotBearer);
     }
-    let bytes = value.expose();
-    let is_usable = (1..=TOKEN_BYTES_MAX).contains(&bytes.len());
-    if !is_usable || !bytes.iter().all(u8::is_ascii_graphic) {
+    if !is_usable(&value) {
         return Err(MintError::UnusableToken);
     }
-    let life = life(answer.expires_in.as_ref().and_then(seconds), bytes, unix_now, life_default);
-    Ok(Minted { value, life: Some(life), is_next_secret: false })
+    let said = answer.expires_in.as_ref().and_then(seconds);
+    let life = life(said, value.expose(), unix_now, life_default);
+    Ok(Minted { value, life: Some(life) })
 }
 
 /// A number, or a number in a string, as some issuers write it; anything else says nothing.

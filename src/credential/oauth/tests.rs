@@ -11,9 +11,10 @@ use http::{HeaderMap, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::super::{MintError, Minted};
+use super::super::{Given, MintError, Minted};
 use super::TokenEndpoint;
 use crate::config::model::{Auth, TokenRequest};
+use crate::secret::SecretValue;
 use crate::tls;
 
 type Header = (&'static str, &'static str);
@@ -36,6 +37,8 @@ fn endpoint(token_url: url::Url, token_request: TokenRequest) -> TokenEndpoint {
     let http = tls::http_client(&tls::Roots::load(Some(&ca_file)).unwrap()).unwrap();
     let auth = Auth {
         token_url,
+        authorize_url: "http://127.0.0.1/a".parse().unwrap(),
+        redirect_uri: None,
         refresh_path: "/auth/refresh".to_owned(),
         verify_path: "/auth/verify".to_owned(),
         token_request,
@@ -49,6 +52,14 @@ async fn answer(
     headers: &[Header],
     body: impl Into<Bytes>,
 ) -> Result<Minted, MintError> {
+    given(status, headers, body).await.and_then(|given| given.token)
+}
+
+async fn given(
+    status: u16,
+    headers: &[Header],
+    body: impl Into<Bytes>,
+) -> Result<Given, MintError> {
     let status = StatusCode::from_u16(status).unwrap();
     let body = body.into();
     let headers: HeaderMap = headers
@@ -129,6 +140,23 @@ async fn a_token_and_its_life_are_taken() {
             (Duration::from_secs(want), is_clamped),
             "{rest}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_taken_also_beside_an_access_token_of_no_use() {
+    for (body, token, next) in [
+        (r#"{"access_token": "a", "refresh_token": "canary2"}"#, Ok(()), Some("canary2")),
+        (r#"{"access_token": "a"}"#, Ok(()), None),
+        (r#"{"access_token": "a", "refresh_token": null}"#, Ok(()), None),
+        (r#"{"access_token": "a", "refresh_token": "can ary"}"#, Ok(()), None),
+        (r#"{"refresh_token": "canary2"}"#, Err("not_an_answer"), Some("canary2")),
+        (r#"{"access_token": "", "refresh_token": "r"}"#, Err("unusable_token"), Some("r")),
+    ] {
+        let given = given(200, &[], body).await.unwrap();
+        assert_eq!(given.token.map(drop).map_err(|error| error.kind()), token, "{body}");
+        assert_eq!(given.next_secret.as_ref().and_then(SecretValue::expose_str), next, "{body}");
+        assert!(!format!("{:?}", given.next_secret).contains("canary"));
     }
 }
 
