@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Writes the key file of a service account of level admin there, for `service_account.key`.
     #[arg(long, value_name = "FILE")]
     service_account: Option<PathBuf>,
+    /// Refresh tokens are good for ever, instead of once each.
+    #[arg(long)]
+    no_rotation: bool,
     /// Lets others reach it. Its credentials are public.
     #[arg(long)]
     beyond_loopback: bool,
@@ -66,6 +69,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     let client_keys = args.service_account.as_deref().map(service_account).transpose()?;
     let settings = Settings {
         client_keys: client_keys.into_iter().collect(),
+        rotate_refresh_tokens: !args.no_rotation,
         token_life: args.token_life,
         limit: args.limit.map(|rate| Limit { kind: args.limiter, rate }),
         beyond_loopback: args.beyond_loopback,
@@ -117,9 +121,10 @@ fn greeting(address: SocketAddr, settings: &Settings) -> String {
     for key in &settings.keys {
         text += &format!("  {:<12} {}\n", key.level.as_str(), key.key);
     }
-    text += "OAuth clients (client credentials at /oauth/token)\n";
+    text += "OAuth clients (client credentials at /oauth/token; people at /oauth/authorize)\n";
     for client in &settings.clients {
-        text += &format!("  {:<12} {} / {}\n", client.level.as_str(), client.id, client.secret);
+        let secret = client.secret.as_deref().unwrap_or("no secret: for people alone");
+        text += &format!("  {:<12} {} / {secret}\n", client.level.as_str(), client.id);
     }
     text += &format!(
         "\ntry: curl http://{address}/v1/datasets -H 'Authorization: Bearer dp_live_emulator_read_only'\n"

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Client, ClientKey, Key, Limit, Settings,
-    authorization::Token,
+    authorization::{Grants, Pending, Token},
     counters::Counters,
     faults::Fault,
     limiter::{Kind, Limiter, Rate},
@@ -30,6 +30,9 @@ pub(super) struct State {
     pub(super) tokens: VecDeque<Token>,
     /// Ids of assertions that were taken.
     pub(super) assertions: VecDeque<String>,
+    /// Questions to people that are open.
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) grants: Grants,
     pub(super) faults: Vec<Fault>,
     pub(super) limiters: HashMap<String, Limiter>,
     pub(super) counters: Counters,
@@ -64,15 +67,30 @@ struct Change {
     limiter: Option<Kind>,
     limit: Option<String>,
     retry_after_date: Option<bool>,
+    rotate_refresh_tokens: Option<bool>,
+}
+
+/// A grant that is asked for without a browser.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Grant {
+    client: String,
+    scope: Option<String>,
 }
 
 impl Control {
     pub(super) fn new(settings: Settings) -> Self {
-        let (tokens, assertions) = (VecDeque::new(), VecDeque::new());
-        let (faults, limiters) = (Vec::new(), HashMap::new());
-        let counters = Counters::default();
-        let state = Mutex::new(State { settings, tokens, assertions, faults, limiters, counters });
-        Self { state, counted: watch::Sender::new(0) }
+        let state = State {
+            settings,
+            tokens: VecDeque::new(),
+            assertions: VecDeque::new(),
+            pending: VecDeque::new(),
+            grants: Grants::default(),
+            faults: Vec::new(),
+            limiters: HashMap::new(),
+            counters: Counters::default(),
+        };
+        Self { state: Mutex::new(state), counted: watch::Sender::new(0) }
     }
 
     /// Returns once the counters satisfy `wanted`.
@@ -149,6 +167,26 @@ impl Control {
         self.state.lock().revoke(client)
     }
 
+    /// A grant as if a person had approved it: its first refresh token. `None`: no such client, or a
+    /// scope that it may not have.
+    pub fn grant(&self, client: &str, scope: Option<&str>) -> Option<String> {
+        let token = self.state.lock().grant(client, scope);
+        self.count(|_| ());
+        token
+    }
+
+    /// Ends all grants, or those of one client, with every token that hangs on them; how many.
+    pub fn revoke_grants(&self, client: Option<&str>) -> usize {
+        let ended = self.state.lock().revoke_grants(client);
+        self.count(|_| ());
+        ended
+    }
+
+    /// Whether a refresh token is good once only, from now on.
+    pub fn set_rotation(&self, rotates: bool) {
+        self.state.lock().settings.rotate_refresh_tokens = rotates;
+    }
+
     /// The life of tokens minted from now on, cut to a second up to 24 hours.
     pub fn set_token_life(&self, life: Duration) {
         let day = Duration::from_secs(86_400);
@@ -177,10 +215,21 @@ impl Control {
                 serde_json::from_slice(body).is_ok_and(|fault| self.fault(fault))
             }
             ("POST" | "PUT", "settings") => self.change(body),
-            ("POST", "revoke") => {
+            ("POST", "revoke" | "revoke-grants") => {
                 let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-                let revoked = self.revoke(body.get("client").and_then(|client| client.as_str()));
+                let client = body.get("client").and_then(|client| client.as_str());
+                let revoked =
+                    if what == "revoke" { self.revoke(client) } else { self.revoke_grants(client) };
                 return json_answer(StatusCode::OK, &json!({"revoked": revoked}));
+            }
+            ("POST", "grants") => {
+                let asked = serde_json::from_slice::<Grant>(body).ok();
+                match asked.and_then(|asked| self.grant(&asked.client, asked.scope.as_deref())) {
+                    Some(token) => {
+                        return json_answer(StatusCode::OK, &json!({"refresh_token": token}));
+                    }
+                    None => false,
+                }
             }
             ("POST", "reset") => {
                 self.reset();
@@ -204,6 +253,9 @@ impl Control {
         }
         if let Some(seconds) = change.token_life_seconds {
             self.set_token_life(Duration::from_secs(seconds));
+        }
+        if let Some(rotates) = change.rotate_refresh_tokens {
+            self.set_rotation(rotates);
         }
         if let Some(date) = change.retry_after_date {
             self.state.lock().settings.retry_after_date = date;

@@ -44,6 +44,14 @@ pub struct Counters {
     pub by_status: BTreeMap<u16, u64>,
     /// Tokens minted by client.
     pub minted: BTreeMap<String, u64>,
+    /// Grants by client: codes that were exchanged, and those made without a browser.
+    pub grants: BTreeMap<String, u64>,
+    /// Refresh tokens that were taken, by client.
+    pub refreshes: BTreeMap<String, u64>,
+    /// Codes and refresh tokens that came once more after their use, by client.
+    pub reuses: BTreeMap<String, u64>,
+    /// Grants that ended with all their tokens, by client: of a reuse, or on demand.
+    pub families_revoked: BTreeMap<String, u64>,
     /// API requests by credential and generation: each key is a distinct token seen.
     pub by_credential: BTreeMap<String, u64>,
     /// When the last of them came: for tests in the same process.
@@ -81,6 +89,22 @@ impl Counters {
 
     pub(super) fn minted(&mut self, client: &str) {
         add(&mut self.minted, client.to_owned());
+    }
+
+    pub(super) fn granted(&mut self, client: &str) {
+        add(&mut self.grants, client.to_owned());
+    }
+
+    pub(super) fn refreshed(&mut self, client: &str) {
+        add(&mut self.refreshes, client.to_owned());
+    }
+
+    pub(super) fn reused(&mut self, client: &str) {
+        add(&mut self.reuses, client.to_owned());
+    }
+
+    pub(super) fn family_revoked(&mut self, client: &str) {
+        add(&mut self.families_revoked, client.to_owned());
     }
 }
 

@@ -26,8 +26,12 @@ pub enum Effect {
         #[serde(default)]
         retry_after: Option<String>,
     },
-    /// The connection closes without an answer.
+    /// The connection closes without an answer, and nothing is done.
     Reset,
+    /// All is done as asked, then the connection closes without an answer.
+    LoseAnswer,
+    /// All is done as asked, and the answer comes so many milliseconds later (at most a minute).
+    LateAnswerMs(u64),
     /// Ten bytes of a thousand promised, then the connection closes.
     Truncate,
     /// A hundred bytes, `bytes` each `every_ms`.

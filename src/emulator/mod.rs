@@ -54,10 +54,23 @@ impl std::fmt::Debug for Key {
 pub struct Client {
     /// `client_id`.
     pub id: String,
-    /// `client_secret`.
-    pub secret: String,
-    /// What its tokens may do.
+    /// `client_secret`; `None`: a client that signs (see [`ClientKey`]), or a public one.
+    pub secret: Option<String>,
+    /// The most that its tokens may do.
     pub level: Level,
+    /// Where people are sent back to with a code; on loopback the port does not count (RFC 8252
+    /// section 7.3).
+    pub redirect_uris: Vec<String>,
+}
+
+impl Client {
+    /// A client of an app on the person's own machine, sent back to `/callback` on loopback.
+    #[must_use]
+    pub fn native(id: &str, secret: Option<&str>, level: Level) -> Self {
+        let redirect_uris =
+            vec!["http://127.0.0.1/callback".into(), "http://[::1]/callback".into()];
+        Self { id: id.to_owned(), secret: secret.map(str::to_owned), level, redirect_uris }
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -80,10 +93,13 @@ pub struct Limit {
 pub struct Settings {
     /// API keys; by default one a level, `dp_live_emulator_<level>`.
     pub keys: Vec<Key>,
-    /// OAuth clients; by default one a level, `emulator-<level>` with `emulator-secret`.
+    /// OAuth clients; by default one a level, `emulator-<level>` with `emulator-secret`, and the
+    /// public `emulator-cli`.
     pub clients: Vec<Client>,
     /// Keys that clients sign assertions with: service accounts, and clients without a secret.
     pub client_keys: Vec<ClientKey>,
+    /// A refresh token is good once, and the answer has the next one; the default.
+    pub rotate_refresh_tokens: bool,
     /// From a second to 24 h.
     pub token_life: Duration,
     /// Off by default.
@@ -102,13 +118,16 @@ impl Default for Settings {
             Key { key: format!("dp_live_emulator_{name}"), name, level }
         };
         let client = |level: Level| {
-            let (id, secret) = (format!("emulator-{}", level.as_str()), "emulator-secret".into());
-            Client { id, secret, level }
+            let id = format!("emulator-{}", level.as_str());
+            Client::native(&id, Some("emulator-secret"), level)
         };
+        let mut clients = Vec::from(levels.map(client));
+        clients.push(Client::native("emulator-cli", None, Level::ReadWrite));
         Self {
             keys: levels.map(key).into(),
-            clients: levels.map(client).into(),
+            clients,
             client_keys: Vec::new(),
+            rotate_refresh_tokens: true,
             token_life: Duration::from_secs(3600),
             limit: None,
             retry_after_date: false,

@@ -54,6 +54,9 @@ pub(super) async fn handle(Shared(control): Shared<Arc<Control>>, request: Reque
 
 async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
     let path = parts.uri.path();
+    if path == "/oauth/authorize" {
+        return authorize(control, parts, body).await;
+    }
     let token = path == "/oauth/token" || path.starts_with("/auth/");
     let scope = if token { Scope::Token } else { Scope::Api };
     let (who, effect) = {
@@ -67,12 +70,47 @@ async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
     } else if let Some(response) = effect.as_ref().and_then(fault) {
         return response;
     }
-    if token {
-        let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
-            return json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({"error": "too_large"}));
-        };
+    let response = if token {
+        authorization(control, parts, body, who, effect.clone()).await
+    } else {
+        api(control, parts, body, who).await
+    };
+    match effect {
+        Some(Effect::LoseAnswer) => {
+            answer(StatusCode::OK, "text/plain", Body::new(Script::reset()))
+        }
+        Some(Effect::LateAnswerMs(wait)) => {
+            tokio::time::sleep(Duration::from_millis(wait.min(MINUTE_MS))).await;
+            response
+        }
+        _ => response,
+    }
+}
+
+/// The page that asks a person, and the answer to it.
+async fn authorize(control: &Control, parts: &Parts, body: Body) -> Response {
+    control.count(|counters| counters.arrived(record(parts, None), false));
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else { return too_large() };
+    let (mut state, issuer) = (control.state.lock(), own(parts));
+    match parts.method.as_str() {
+        "GET" => state.authorize(parts.uri.query().unwrap_or_default(), &issuer),
+        "POST" => state.decide(&body, &issuer),
+        _ => not_found(),
+    }
+}
+
+/// The endpoints that mint tokens, and the one that says whose a token is.
+async fn authorization(
+    control: &Control,
+    parts: &Parts,
+    body: Body,
+    who: Option<Identity>,
+    effect: Option<Effect>,
+) -> Response {
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else { return too_large() };
+    let response = {
         let mut state = control.state.lock();
-        return match (parts.method.as_str(), path) {
+        match (parts.method.as_str(), parts.uri.path()) {
             ("POST", "/oauth/token") => state.token(&parts.headers, &body, effect),
             ("POST", "/auth/refresh") => state.refresh(&parts.headers, effect),
             ("GET", "/auth/verify") => who.map_or_else(invalid_token, |who| {
@@ -81,8 +119,13 @@ async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
                 json_answer(StatusCode::OK, &body)
             }),
             _ => not_found(),
-        };
-    }
+        }
+    };
+    control.count(|_| ());
+    response
+}
+
+async fn api(control: &Control, parts: &Parts, body: Body, who: Option<Identity>) -> Response {
     let Some(who) = who else {
         // What comes with a rejected call is read, as most servers do, so that the caller is not
         // still sending when the answer comes.
@@ -168,6 +211,10 @@ fn fault(effect: &Effect) -> Option<Response> {
         other => return page(other),
     };
     Some(answer(StatusCode::OK, "application/octet-stream", Body::new(script)))
+}
+
+fn too_large() -> Response {
+    json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({"error": "too_large"}))
 }
 
 fn not_found() -> Response {

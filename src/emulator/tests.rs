@@ -90,3 +90,22 @@ async fn faults_and_limits_set_over_http_strike_and_are_counted_without_secrets(
     let counters = counters.text().await.unwrap();
     assert!(counters.contains(r#""429":1"#) && !counters.contains(key), "{counters}");
 }
+
+#[tokio::test]
+async fn a_lost_answer_is_one_after_the_deed() {
+    let (base, control, ..) = &start().await;
+    let refresh = |token: &str| {
+        let form = [("grant_type", "refresh_token"), ("client_id", "emulator-cli")];
+        let form = [form[0], form[1], ("refresh_token", token)];
+        client().post(format!("{base}/oauth/token")).form(&form).send()
+    };
+    let token = control.grant("emulator-cli", None).unwrap();
+    control.fault(Fault::times(Scope::Token, Effect::LoseAnswer, 1));
+    assert!(refresh(&token).await.is_err());
+    assert_eq!(control.counters().refreshes["emulator-cli"], 1);
+    assert_eq!(refresh(&token).await.unwrap().status(), 400);
+    assert_eq!(control.counters().families_revoked["emulator-cli"], 1);
+    let token = control.grant("emulator-cli", None).unwrap();
+    control.fault(Fault::times(Scope::Token, Effect::LateAnswerMs(1), 1));
+    assert_eq!(refresh(&token).await.unwrap().status(), 200);
+}

@@ -129,7 +129,8 @@ impl Secrets {
             std::fs::write(dir.path().join("api-key"), &key.key).map_err(failed)?;
         }
         for client in settings.clients.iter().filter(|client| client.level == Level::ReadWrite) {
-            std::fs::write(dir.path().join("client-secret"), &client.secret).map_err(failed)?;
+            let Some(secret) = &client.secret else { continue };
+            std::fs::write(dir.path().join("client-secret"), secret).map_err(failed)?;
         }
         std::fs::write(dir.path().join("starter-key"), STARTER_KEY).map_err(failed)?;
         Ok(Self(dir))

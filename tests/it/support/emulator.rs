@@ -34,11 +34,7 @@ impl DataPulse {
         };
         let settings = Settings {
             keys: vec![key("reader", Level::ReadOnly), key("root", Level::Admin)],
-            clients: vec![Client {
-                id: "etl".to_owned(),
-                secret: format!("{CANARY}-etl"),
-                level: Level::ReadWrite,
-            }],
+            clients: vec![Client::native("etl", Some(&format!("{CANARY}-etl")), Level::ReadWrite)],
             ..Settings::default()
         };
         let emulator = Emulator::bind((Ipv4Addr::LOCALHOST, 0).into(), settings).await;
@@ -136,9 +132,8 @@ impl DataPulse {
     /// One more service account is accepted; its key file.
     pub(super) fn add_service_account(&self, id: &str, level: Level) -> String {
         let (pem, jwk) = new_key().expect("a key");
-        let (id, secret) = (id.to_owned(), CANARY.to_owned());
-        self.control.add_client(Client { id: id.clone(), secret, level });
-        self.control.trust_key(ClientKey { client: id.clone(), jwk });
+        self.control.add_client(Client::native(id, None, level));
+        self.control.trust_key(ClientKey { client: id.to_owned(), jwk });
         serde_json::json!({"client_id": id, "private_key": pem}).to_string()
     }
 
