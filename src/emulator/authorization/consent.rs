@@ -45,7 +45,7 @@ enum Problem {
     /// It is not safe to send the browser back.
     Here(&'static str),
     /// The client is told, with a code of RFC 6749 §4.1.2.1.
-    Back(Back, &'static str),
+    Back(Box<Back>, &'static str),
 }
 
 impl State {
@@ -98,7 +98,7 @@ impl State {
         let to = Url::parse(asked).ok().filter(|url| may_be_answered_at(client, asked, url));
         let to = to.ok_or(Problem::Here(wrong))?;
         let back = Back { to, state: fields.get("state").cloned() };
-        let problem = |error| Problem::Back(back.clone(), error);
+        let problem = |error| Problem::Back(Box::new(back.clone()), error);
         match field("response_type") {
             Some("code") => {}
             Some(_) => return Err(problem("unsupported_response_type")),
