@@ -1,6 +1,9 @@
-//! Whose call it is: by the secret that a caller sends, by its user, by the listener.
+//! Whose call it is: by the secret that a caller sends, by a header that a listener's secret vouches
+//! for, by its user, by the listener.
 //!
 //! Decided before the policy is asked. Secrets are compared in constant time, and none is shown.
+
+use std::sync::Arc;
 
 use crate::config::model::{Config, KnownBy, Listener};
 use crate::secret::{SecretRef, SecretValue};
@@ -13,6 +16,10 @@ pub struct Callers {
     tokens: Vec<(SecretValue, usize)>,
     /// Users that tenants' callers run as, with the tenant.
     uids: Vec<(u32, usize)>,
+    /// The header that tells tenants apart, lower-case.
+    header: Option<Arc<str>>,
+    /// Its values, with the tenant.
+    values: Vec<(Box<str>, usize)>,
 }
 
 #[derive(Debug, Clone)]
@@ -20,6 +27,17 @@ struct Gate {
     tenant: Option<usize>,
     token: Option<SecretValue>,
     allowed_uids: Option<Vec<u32>>,
+}
+
+/// What a caller shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown<'a> {
+    /// Its user, on a unix socket.
+    pub uid: Option<u32>,
+    /// `X-DataPulse-Sidecar-Token`.
+    pub token: Option<&'a SecretValue>,
+    /// The value of [`Callers::header`].
+    pub header: Option<&'a [u8]>,
 }
 
 /// How a caller was known: for the audit line.
@@ -31,6 +49,8 @@ pub enum Identity {
     Token,
     /// By its user.
     Uid(u32),
+    /// By the header that tells tenants apart, beside the listener's token.
+    Header,
 }
 
 /// Why a caller may not call.
@@ -40,6 +60,8 @@ pub enum Stranger {
     NoToken,
     /// The token that came is nobody's.
     WrongToken,
+    /// The header that tells tenants apart has a value that is no tenant's.
+    WrongHeader,
     /// The user is not in the listener's list.
     WrongUid,
     /// The listener has no tenant, and the caller is none that a tenant names.
@@ -64,7 +86,7 @@ impl Callers {
         let tenants = config.tenants.iter().flat_map(|tenant| &tenant.callers);
         let tenants = tenants.filter_map(|known| match known {
             KnownBy::Token(at) => Some(at),
-            KnownBy::Uid(_) => None,
+            KnownBy::Uid(_) | KnownBy::Header(_) => None,
         });
         let listeners = config.listeners.iter().filter_map(|one| one.caller_token.as_ref());
         let mut all: Vec<SecretRef> = tenants.chain(listeners).cloned().collect();
@@ -98,30 +120,42 @@ impl Callers {
                 allowed_uids: listener.allowed_uids.clone(),
             })
         };
-        let (mut tokens, mut uids) = (Vec::new(), Vec::new());
+        let (mut tokens, mut uids, mut header, mut values) = (vec![], vec![], None, vec![]);
         for (index, tenant) in config.tenants.iter().enumerate() {
             for known in &tenant.callers {
                 match known {
                     KnownBy::Token(at) => tokens.push((value(at)?, index)),
                     KnownBy::Uid(uid) => uids.push((*uid, index)),
+                    KnownBy::Header(known) => {
+                        header = Some(Arc::clone(&known.name));
+                        values.push((known.value.clone(), index));
+                    }
                 }
             }
         }
         let listeners = config.listeners.iter().map(gate).collect::<Result<_, _>>()?;
-        Ok(Self { listeners, tokens, uids })
+        Ok(Self { listeners, tokens, uids, header, values })
     }
 
-    /// The index of the tenant whose call it is. A token says more than a user, and a user more than
-    /// the listener; a token that is nobody's is refused, also where none is asked for.
+    /// The header that tells tenants apart, by its lower-case name. It ends here: whoever sends it,
+    /// it is not sent on.
+    #[must_use]
+    pub fn header(&self) -> Option<&str> {
+        self.header.as_deref()
+    }
+
+    /// The index of the tenant whose call it is. The header says more than a tenant's token, but is
+    /// read only beside the listener's own; a token says more than a user, and a user more than the
+    /// listener. A token that is nobody's is refused, also where none is asked for.
     ///
     /// # Errors
     /// The caller may not call here.
     pub fn tenant_of(
         &self,
         listener: usize,
-        uid: Option<u32>,
-        token: Option<&SecretValue>,
+        shown: Shown<'_>,
     ) -> Result<(usize, Identity), Stranger> {
+        let Shown { uid, token, header } = shown;
         let gate = self.listeners.get(listener).ok_or(Stranger::Unknown)?;
         let by_uid = self.uids.iter().find(|(known, _)| Some(*known) == uid);
         if let Some(allowed) = &gate.allowed_uids {
@@ -139,13 +173,16 @@ impl Callers {
                     tenant = Some(*index);
                 }
             }
+            known_token = gate.token.as_ref() == Some(token);
+            if let Some(value) = header.filter(|_| known_token) {
+                return self.tenant_in(value);
+            }
             if let Some(tenant) = tenant {
                 return Ok((tenant, Identity::Token));
             }
-            if gate.token.as_ref() != Some(token) {
+            if !known_token {
                 return Err(Stranger::WrongToken);
             }
-            known_token = true;
         } else if gate.token.is_some() {
             return Err(Stranger::NoToken);
         }
@@ -159,6 +196,11 @@ impl Callers {
             (None, None) => Err(Stranger::Unknown),
         }
     }
+
+    fn tenant_in(&self, value: &[u8]) -> Result<(usize, Identity), Stranger> {
+        let found = self.values.iter().find(|(known, _)| known.as_bytes() == value);
+        found.map(|(_, tenant)| (*tenant, Identity::Header)).ok_or(Stranger::WrongHeader)
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +212,8 @@ mod tests {
     }
 
     /// Listeners 0: open, tenant 0; 1: behind a token, tenant 0; 2: users 7 and 8 only, tenant 0;
-    /// 3: no tenant of its own. Tenant 1 is known by token `one` and user 9.
+    /// 3: no tenant of its own; 4: behind a token, no tenant of its own. Tenant 1 is known by token
+    /// `one`, user 9 and header `b`, tenant 2 by header `c`.
     fn callers() -> Callers {
         let gate = |tenant, token: Option<&str>, uids: Option<&[u32]>| Gate {
             tenant,
@@ -183,9 +226,12 @@ mod tests {
                 gate(Some(0), Some("door"), None),
                 gate(Some(0), None, Some(&[7, 8])),
                 gate(None, None, None),
+                gate(None, Some("door"), None),
             ],
             tokens: vec![(secret("one"), 1)],
             uids: vec![(9, 1)],
+            header: Some("x-tenant".into()),
+            values: vec![("b".into(), 1), ("c".into(), 2)],
         }
     }
 
@@ -214,10 +260,41 @@ mod tests {
             (3, Some(7), None, Err(Stranger::Unknown)),
             (3, Some(9), None, Ok((1, Uid(9)))),
             (3, None, Some("one"), Ok((1, Token))),
-            (4, None, None, Err(Stranger::Unknown)),
+            (4, None, Some("door"), Err(Stranger::Unknown)),
+            (5, None, None, Err(Stranger::Unknown)),
         ] {
-            let got = callers().tenant_of(listener, uid, token.map(secret).as_ref());
+            let token = token.map(secret);
+            let shown = Shown { uid, token: token.as_ref(), header: None };
+            let got = callers().tenant_of(listener, shown);
             assert_eq!(got, want, "listener {listener}, uid {uid:?}, token {token:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_believed_beside_the_listeners_own_token_only() {
+        use Identity::{Header, Listener, Token, Uid};
+        for (listener, uid, token, header, want) in [
+            (1, None, Some("door"), "b", Ok((1, Header))),
+            (1, None, Some("door"), "c", Ok((2, Header))),
+            (1, Some(9), Some("door"), "c", Ok((2, Header))),
+            (4, None, Some("door"), "b", Ok((1, Header))),
+            (1, None, Some("door"), "", Err(Stranger::WrongHeader)),
+            (1, None, Some("door"), "B", Err(Stranger::WrongHeader)),
+            (1, None, Some("door"), "b, c", Err(Stranger::WrongHeader)),
+            (1, None, None, "b", Err(Stranger::NoToken)),
+            (1, None, Some("doors"), "b", Err(Stranger::WrongToken)),
+            (4, None, None, "b", Err(Stranger::NoToken)),
+            // A tenant's own token says who calls; nothing but the listener's vouches for others.
+            (1, None, Some("one"), "c", Ok((1, Token))),
+            (0, None, Some("one"), "c", Ok((1, Token))),
+            (0, None, None, "c", Ok((0, Listener))),
+            (2, Some(7), None, "c", Ok((0, Uid(7)))),
+            (3, None, None, "c", Err(Stranger::Unknown)),
+        ] {
+            let token = token.map(secret);
+            let shown = Shown { uid, token: token.as_ref(), header: Some(header.as_bytes()) };
+            let got = callers().tenant_of(listener, shown);
+            assert_eq!(got, want, "listener {listener}, token {token:?}, header {header}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub use caller::{Callers, CallersError, Identity, Stranger};
+pub use caller::{Callers, CallersError, Identity, Shown, Stranger};
 
 use crate::config::model::{Action, Config, Level, Methods, Rule};
 

@@ -4,6 +4,7 @@
 //! line. No later part is named here, and nothing here reads a secret.
 
 pub mod path_pattern;
+pub mod header_names;
 pub mod model;
 pub mod raw;
 pub mod watch;

@@ -10,20 +10,26 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::front_door::{self, Head};
 use super::reject::Rejection;
+use crate::access::Shown;
 use crate::credential::{Unavailable, UnavailableReason};
 use crate::shaping::Permit;
 
 /// Reads the head strictly.
 pub(super) fn judge_head(head: &[u8], call: &Call) -> Result<Head, Rejection> {
     let Some(listener) = call.listener() else { return Err(Rejection::Misdirected) };
-    front_door::judge(head, &call.snapshot.config.front_door, &listener.allowed_hosts)
+    let (rules, header) = (&call.snapshot.config.front_door, call.snapshot.callers.header());
+    front_door::judge(head, rules, &listener.allowed_hosts, header)
 }
 
 /// Whose call it is. Nothing of the policy is told to a caller that is not known.
 fn tenant_of(head: &Head, call: &mut Call) -> Result<usize, Rejection> {
     let Some(connection) = &call.connection else { return Err(Rejection::Misdirected) };
-    let (listener, uid) = (connection.listener, connection.uid);
-    let known = call.snapshot.callers.tenant_of(listener, uid, head.caller_token.as_ref());
+    let shown = Shown {
+        uid: connection.uid,
+        token: head.caller_token.as_ref(),
+        header: head.tenant.as_deref(),
+    };
+    let known = call.snapshot.callers.tenant_of(connection.listener, shown);
     let (tenant, identity) = known.map_err(Rejection::from)?;
     call.identity = Some(identity);
     Ok(tenant)

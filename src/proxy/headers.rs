@@ -7,39 +7,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName};
 
-/// Hop-by-hop, RFC 9110 section 7.6.1 and its forebears. `transfer-encoding` is the framing's.
-const HOP_BY_HOP: [&str; 7] =
-    ["connection", "keep-alive", "te", "trailer", "upgrade", "http2-settings", "proxy-connection"];
-/// What stands in a credential's place.
-const CREDENTIALS: [&str; 12] = [
-    "authorization",
-    "api-key",
-    "apikey",
-    "x-api-key",
-    "x-apikey",
-    "x-auth-token",
-    "x-access-token",
-    "x-api-token",
-    "x-authorization",
-    "x-session-token",
-    "cookie",
-    "cookie2",
-];
-/// What changes the method, target or origin that was judged.
-const OVERRIDES: [&str; 12] = [
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-original-url",
-    "x-original-host",
-    "x-rewrite-url",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "proxy",
-    "x-host",
-    "expect",
-];
+use crate::config::header_names::{CREDENTIALS, FRAMING, HOP_BY_HOP, OURS, OVERRIDES};
+
 const RESPONSE_ONLY: [&str; 12] = [
     "set-cookie",
     "set-cookie2",
@@ -54,9 +23,6 @@ const RESPONSE_ONLY: [&str; 12] = [
     "public-key-pins-report-only",
     "reporting-endpoints",
 ];
-/// Never dropped because somebody nominated them: they say where a message ends.
-const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
-const OURS: &str = "x-datapulse-sidecar-";
 
 /// The names to take off a caller's request.
 #[must_use]
@@ -100,6 +66,7 @@ fn drop_list(headers: &HeaderMap, also: impl Fn(&str) -> bool) -> Vec<HeaderName
             || name.starts_with("proxy-")
             || name.starts_with(OURS)
             || also(name)
+            // Framing is never dropped because somebody nominated it.
             || (!FRAMING.contains(&name) && nominates(headers, name))
     };
     headers.keys().filter(dropped).cloned().collect()

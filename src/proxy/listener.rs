@@ -96,14 +96,16 @@ fn refusals(live: &Arc<Live>, metrics: &Metrics) -> Vec<Refusals> {
     let all = (0..live.load().config.listeners.len()).map(|index| {
         let (live, metrics) = (Arc::clone(live), metrics.clone());
         Refusals(Arc::new(move |head: &[u8]| {
-            let config = &live.load().config;
+            let live = live.load();
+            let (config, header) = (&live.config, live.callers.header());
             // pingora is stricter than we are in a few places.
             let malformed = Rejection::BadRequest("the request's head is malformed");
             let request_id = trace::new_request_id();
             let Some(listener) = config.listeners.get(index) else {
                 return malformed.raw_response(&request_id);
             };
-            let judged = front_door::judge(head, &config.front_door, &listener.allowed_hosts);
+            let hosts = &listener.allowed_hosts;
+            let judged = front_door::judge(head, &config.front_door, hosts, header);
             let rejection = judged.err().unwrap_or(malformed);
             observe::observe_refusal(&request_id, &listener.name, rejection, &metrics);
             rejection.raw_response(&request_id)

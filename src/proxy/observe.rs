@@ -47,6 +47,7 @@ fn caller(call: &Call) -> Cow<'static, str> {
         None => "".into(),
         Some(Identity::Listener) => "listener".into(),
         Some(Identity::Token) => "token".into(),
+        Some(Identity::Header) => "header".into(),
         Some(Identity::Uid(uid)) => format!("uid {uid}").into(),
     }
 }

@@ -51,6 +51,10 @@ impl Sidecar {
             None => return Err(gone().into()),
         }
         inject::strip(session.req_header_mut());
+        if let Some(name) = call.snapshot.callers.header() {
+            // It was for us.
+            session.req_header_mut().remove_header(name);
+        }
         Ok(())
     }
 

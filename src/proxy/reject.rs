@@ -72,6 +72,9 @@ impl From<Stranger> for Rejection {
                 "send the caller token in X-DataPulse-Sidecar-Token (listeners[].caller_token)"
             }
             Stranger::WrongToken => "the token in X-DataPulse-Sidecar-Token is nobody's",
+            Stranger::WrongHeader => {
+                "the header that names the tenant names none (tenants[].callers[].header)"
+            }
             Stranger::WrongUid => "this user may not call here (listeners[].allowed_uids)",
             Stranger::Unknown => "this caller is nobody's (tenants[].callers)",
         })

@@ -100,6 +100,69 @@ async fn a_tenant_is_known_by_its_callers_token_on_whatever_listener() {
 }
 
 #[tokio::test]
+async fn a_header_names_the_tenant_for_whoever_sends_the_listeners_token() {
+    const HEADER: &str = "X-Tenant";
+    let builder = Rig::builder().await;
+    let (door, own) = (secret(&builder, "door"), secret(&builder, "own"));
+    let open = builder.dir().join("open.sock");
+    let by = |value: &str| format!("callers: [{{header: {{name: {HEADER}, value: {value}}}}}]");
+    let yaml = format!(
+        "listeners: [{{listen: localhost:0, caller_token: '{door}'}}, \
+         {{listen: 'unix:{}', tenant: small}}]\n\
+         tenants: [{{name: small, credentials: [reader], {}}}, \
+         {{name: large, credentials: [reader, etl], {}}}, \
+         {{name: own, credentials: [reader], callers: [{{caller_token: '{own}'}}]}}]\n",
+        open.display(),
+        by("small"),
+        by("large")
+    );
+    let rig = builder.config(&yaml).start().await;
+    // Pipelines need what only `large` has.
+    let send = async |token: &str, header: &[(&str, &str)]| {
+        let request = rig.client.get(rig.url("/v1/pipelines"));
+        let request = request.header(TOKEN, format!("{CANARY}-{token}"));
+        let request =
+            header.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answer = request.send().await.unwrap();
+        let code = answer.headers().get("x-datapulse-sidecar-error").cloned();
+        (
+            answer.status().as_u16(),
+            code.map_or_else(String::new, |code| code.to_str().unwrap().into()),
+        )
+    };
+    for (token, header, status, code) in [
+        ("door", &[(HEADER, "large")][..], 200, ""),
+        ("door", &[("x-tenant", "large")], 200, ""),
+        ("door", &[(HEADER, "small")], 403, "level_not_granted"),
+        ("door", &[(HEADER, "Large")], 403, "caller_not_allowed"),
+        ("door", &[(HEADER, "small, large")], 403, "caller_not_allowed"),
+        ("door", &[(HEADER, "")], 403, "caller_not_allowed"),
+        ("door", &[], 403, "caller_not_allowed"),
+        ("door", &[(HEADER, "large"), (HEADER, "large")], 400, "bad_request"),
+        ("door", &[(HEADER, "large"), ("X_Tenant", "large")], 400, "bad_request"),
+        ("door", &[("X_Tenant", "large")], 400, "bad_request"),
+        // A tenant's own token says who calls; nobody vouches for what the header says.
+        ("own", &[(HEADER, "large")], 403, "level_not_granted"),
+        ("doors", &[(HEADER, "large")], 403, "caller_not_allowed"),
+    ] {
+        assert_eq!(send(token, header).await, (status, code.into()), "{token} {header:?}");
+    }
+    assert_eq!(rig.emulator.api_requests(), 2, "a call that was refused left");
+    // Where no token is asked for it says nothing, and stays here as well.
+    let (status, answer) = call(&open, "/v1/pipelines", &format!("{HEADER}: large\r\n")).await;
+    assert_eq!((status, answer.contains("level_not_granted")), (403, true), "{answer}");
+    let echo = rig.client.post(rig.url("/v1/echo")).header(TOKEN, format!("{CANARY}-door"));
+    let echo = echo.header(HEADER, "large").header("X-Own", "kept").send().await.unwrap();
+    let echo: Value = echo.json().await.unwrap();
+    let names = echo["headers"].to_string();
+    assert!(names.contains("x-own") && !names.contains("tenant"), "{echo}");
+    let line = rig.sidecar.stdout.line(|line| line.contains("\"caller\":\"header\"")).await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["tenant"], &line["status"]), (&"large".into(), &200.into()));
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_unix_socket_knows_its_callers_users() {
     let builder = Rig::builder().await;
     let own = std::fs::metadata(builder.dir()).unwrap().uid();

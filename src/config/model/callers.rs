@@ -114,6 +114,17 @@ pub enum KnownBy {
     Token(SecretRef),
     /// It runs as this user, on a unix socket.
     Uid(u32),
+    /// It sends this header, behind a listener's `caller_token`.
+    Header(CallerHeader),
+}
+
+/// A header that tells tenants apart, for callers that one listener's token vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerHeader {
+    /// Lower-case; one name for the whole configuration, with no meaning of its own.
+    pub name: Arc<str>,
+    /// Compared byte for byte; visible ASCII without a comma.
+    pub value: Box<str>,
 }
 
 /// One line of the policy: which level a call needs.

@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use callers::{
-    Action, Choice, ForwardedFor, FrontDoor, KnownBy, Listener, ListenerTls, Methods, Rule, Socket,
-    Tenant,
+    Action, CallerHeader, Choice, ForwardedFor, FrontDoor, KnownBy, Listener, ListenerTls, Methods,
+    Rule, Socket, Tenant,
 };
 pub use credential::{
     AsksFor, ClientAuth, ClientCredentials, Credential, CredentialKind, Level, RefreshToken,

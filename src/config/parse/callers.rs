@@ -1,15 +1,21 @@
-//! How callers are known: by the listener where they call, by a secret, by their user.
+//! How callers are known: by the listener where they call, by a secret, by their user, by a header
+//! that a listener's secret vouches for.
 
 use super::Checker;
 use super::tenants::{Claim, Tenants};
 use crate::config::collect::join;
-use crate::config::model::{KnownBy, Listener, Socket};
+use crate::config::header_names::has_a_meaning;
+use crate::config::model::{CallerHeader, KnownBy, Listener, Socket};
 use crate::config::raw;
 
 /// The mode of a unix socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 /// A longer path does not fit into the system's address of a socket, macOS' included.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
+/// Characters of a header's name.
+const HEADER_NAME_CHARS_MAX: usize = 63;
+/// Characters of the value that a tenant is known by.
+const HEADER_VALUE_CHARS_MAX: usize = 128;
 
 impl Checker<'_> {
     /// What the callers of a tenant are known by; claims of listeners are added to `tenants`.
@@ -17,7 +23,6 @@ impl Checker<'_> {
         &mut self,
         at: &str,
         written: &raw::Tenant,
-        listeners: &[String],
         tenants: &mut Tenants,
     ) -> Vec<KnownBy> {
         let path = join(at, "callers");
@@ -26,8 +31,12 @@ impl Checker<'_> {
         let callers = self.filled(&path, written.callers.as_deref(), empty).unwrap_or_default();
         let mut known = Vec::new();
         for (at, caller) in self.places.items(&path).zip(callers) {
-            let given =
-                [caller.listener.is_some(), caller.caller_token.is_some(), caller.uid.is_some()];
+            let given = [
+                caller.listener.is_some(),
+                caller.caller_token.is_some(),
+                caller.uid.is_some(),
+                caller.header.is_some(),
+            ];
             match given.into_iter().filter(|given| *given).count() {
                 1 => {}
                 0 => {
@@ -35,28 +44,22 @@ impl Checker<'_> {
                     continue;
                 }
                 _ => {
-                    self.error(&at, "is known by one thing: a listener, a caller_token or a uid");
+                    let text =
+                        "is known by one thing: a listener, a caller_token, a uid or a header";
+                    self.error(&at, text);
                     continue;
                 }
             }
             if let Some(listener) = &caller.listener {
-                self.claim(&join(&at, "listener"), listener, listeners, tenants);
+                self.claim(&join(&at, "listener"), listener, tenants);
             }
-            let no_unix = !listeners.iter().any(|name| name.starts_with("unix:"));
-            if caller.uid.is_some() && no_unix && self.names_are_known("listeners", "listen") {
-                let text = "a user is known on a unix socket only, and no listener is one";
-                self.error(&join(&at, "uid"), text);
-            }
-            let token = caller.caller_token.as_deref();
-            let token_path = join(&at, "caller_token");
-            tenants.by_token |= token.is_some();
-            tenants.by_uid |= caller.uid.is_some();
-            let token = token.and_then(|text| self.secret(&token_path, text)).map(KnownBy::Token);
-            for one in token.into_iter().chain(caller.uid.map(KnownBy::Uid)) {
-                let taken = known.contains(&one)
-                    || tenants.list.iter().any(|tenant| tenant.callers.contains(&one));
-                if taken {
+            if let Some(one) = self.known_by(&at, caller, tenants) {
+                let all = || tenants.list.iter().flat_map(|tenant| &tenant.callers).chain(&known);
+                if all().any(|other| *other == one) {
                     self.error(&at, "a tenant has this caller already");
+                } else if all().any(|other| has_another_name(other, &one)) {
+                    let text = "another caller is known by another header: one name for all";
+                    self.error(&join(&at, "header.name"), text);
                 }
                 known.push(one);
             }
@@ -64,21 +67,81 @@ impl Checker<'_> {
         known
     }
 
+    /// What a caller shows, wherever it calls.
+    fn known_by(
+        &mut self,
+        at: &str,
+        caller: &raw::Caller,
+        tenants: &mut Tenants,
+    ) -> Option<KnownBy> {
+        if let Some(uid) = caller.uid {
+            tenants.by.uid = true;
+            let no_unix = !tenants.listeners.iter().any(|name| name.starts_with("unix:"));
+            if no_unix && self.names_are_known("listeners", "listen") {
+                let text = "a user is known on a unix socket only, and no listener is one";
+                self.error(&join(at, "uid"), text);
+            }
+            return Some(KnownBy::Uid(uid));
+        }
+        if let Some(token) = caller.caller_token.as_deref() {
+            tenants.by.token = true;
+            return self.secret(&join(at, "caller_token"), token).map(KnownBy::Token);
+        }
+        let written = caller.header.as_ref()?;
+        tenants.by.header = true;
+        let at = join(at, "header");
+        if !tenants.is_vouched {
+            let text = "is believed only beside the `caller_token` of a listener, and none has one";
+            self.error(&at, text);
+        }
+        self.caller_header(&at, written).map(KnownBy::Header)
+    }
+
+    fn caller_header(&mut self, at: &str, written: &raw::CallerHeader) -> Option<CallerHeader> {
+        let name = self.required(at, "name", written.name.as_deref());
+        let name = name.map(str::to_ascii_lowercase).filter(|name| {
+            let path = join(at, "name");
+            let word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            let fits = (1..=HEADER_NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(word);
+            let own = has_a_meaning(name);
+            if !fits {
+                self.error(&path, "a header's name here is 1 to 63 letters, digits and `-`");
+            } else if own {
+                let text = "this header has a meaning of its own; take another, such as X-Tenant";
+                self.error(&path, text);
+            }
+            fits && !own
+        });
+        let value = self.required(at, "value", written.value.as_deref()).filter(|value| {
+            let word = |b: u8| b.is_ascii_graphic() && b != b',';
+            let fits = (1..=HEADER_VALUE_CHARS_MAX).contains(&value.len())
+                && value.bytes().all(word)
+                && !value.contains("${");
+            if !fits {
+                let text = "is 1 to 128 visible characters of ASCII without a comma; nothing is \
+                            replaced in it";
+                self.error(&join(at, "value"), text);
+            }
+            fits
+        });
+        Some(CallerHeader { name: name?.into(), value: value?.into() })
+    }
+
     fn nothing_known(&mut self, at: &str) {
-        // What was a mistake, or is not supported yet, was refused for that.
+        // What was a mistake was refused for that.
         let keys = ["listener", "caller_token", "uid", "header"];
         if !keys.iter().any(|key| self.places.is_hole(&join(at, key))) {
-            self.error(at, "missing key `listener`, `caller_token` or `uid`");
+            self.error(at, "missing key `listener`, `caller_token`, `uid` or `header`");
         }
     }
 
-    fn claim(&mut self, path: &str, listener: &str, known: &[String], tenants: &mut Tenants) {
+    fn claim(&mut self, path: &str, listener: &str, tenants: &mut Tenants) {
         let Some(listener) = self.expand(path, listener) else { return };
-        if known.contains(&listener) {
+        if tenants.listeners.contains(&listener) {
             let tenant = tenants.list.len();
             tenants.claims.push(Claim { path: path.to_owned(), listener, tenant });
         } else if self.names_are_known("listeners", "listen") {
-            self.unknown(path, "listener", &listener, known.iter().map(String::as_str));
+            self.unknown(path, "listener", &listener, tenants.listeners.iter().map(String::as_str));
         }
     }
 
@@ -133,6 +196,10 @@ impl Checker<'_> {
             paths.push(path);
         }
     }
+}
+
+fn has_another_name(one: &KnownBy, other: &KnownBy) -> bool {
+    matches!((one, other), (KnownBy::Header(one), KnownBy::Header(other)) if one.name != other.name)
 }
 
 /// `0660` or `660`.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::Checker;
-use super::tenants::Tenants;
+use super::tenants::{By, Tenants};
 use crate::config::collect::join;
 use crate::config::model::{Listener, ListenerTls, Socket};
 use crate::config::raw::{self, Raw};
@@ -100,7 +100,7 @@ impl Checker<'_> {
         let is_there = |key: &str, written: bool| written || self.places.is_hole(&join(at, key));
         let has_tls = is_there("tls", written.tls.is_some());
         // Without a tenant of its own, each caller has to be known by a token.
-        let each_is_known = written.tenant.is_none() && tenants.is_some_and(|all| all.by_token);
+        let each_is_known = written.tenant.is_none() && tenants.is_some_and(|all| all.by.token);
         let knows = is_there("caller_token", written.caller_token.is_some()) || each_is_known;
         let missing = match (knows, has_tls) {
             (true, true) => {
@@ -159,8 +159,11 @@ impl Checker<'_> {
             if self.places.is_hole(&path) {
                 return None;
             }
-            let each_is_known = tenants.by_token || tenants.by_uid && name.starts_with("unix:");
-            let alone = tenants.list.len() == 1 && !tenants.by_token && !tenants.by_uid;
+            let each_is_known = tenants.by.token
+                || tenants.by.uid && name.starts_with("unix:")
+                || tenants.by.header && written.caller_token.is_some();
+            let nobody_else = tenants.by == By::default();
+            let alone = tenants.list.len() == 1 && nobody_else;
             // Where a caller was left out as a mistake, it may have named this one.
             let unclear = self.places.has_hole("tenants");
             if claimed.is_none() && !alone && !each_is_known && !unclear {

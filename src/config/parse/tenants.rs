@@ -14,17 +14,30 @@ const WEIGHT_MAX: u32 = 1000;
 pub(super) struct Tenants {
     pub(super) list: Vec<Tenant>,
     pub(super) claims: Vec<Claim>,
-    /// Whether a caller may be known by a token, and by its uid.
-    pub(super) by_token: bool,
-    pub(super) by_uid: bool,
+    /// By what some caller may be known, beside its listener.
+    pub(super) by: By,
+    /// What the listeners are called.
+    pub(super) listeners: Vec<String>,
+    /// Whether one of them asks for a token.
+    pub(super) is_vouched: bool,
     /// No name was lost to a mistake.
     pub(super) names_are_known: bool,
 }
 
 impl Tenants {
-    const fn new(list: Vec<Tenant>, names_are_known: bool) -> Self {
-        Self { list, claims: Vec::new(), by_token: false, by_uid: false, names_are_known }
+    fn new(list: Vec<Tenant>, names_are_known: bool) -> Self {
+        let (listeners, is_vouched) = (Vec::new(), false);
+        let by = By::default();
+        Self { list, claims: Vec::new(), by, listeners, is_vouched, names_are_known }
     }
+}
+
+/// What callers show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct By {
+    pub(super) token: bool,
+    pub(super) uid: bool,
+    pub(super) header: bool,
 }
 
 /// A tenant's caller that is known by its listener.
@@ -51,7 +64,9 @@ impl Checker<'_> {
         let list = self.filled("tenants", Some(list), empty)?;
         let mut tenants = Tenants::new(Vec::new(), names_are_known);
         let mut names = Vec::new();
-        let listeners = self.listener_names(raw);
+        tenants.listeners = self.listener_names(raw);
+        let mut tokens = raw.listeners.iter().flatten().map(|one| one.caller_token.is_some());
+        tenants.is_vouched = tokens.any(|token| token) || self.places.has_hole("listeners");
         for (at, written) in self.places.items("tenants").zip(list) {
             let name = self.required(&at, "name", written.name.as_deref());
             if let Some(name) = name
@@ -59,7 +74,7 @@ impl Checker<'_> {
             {
                 names.push((join(&at, "name"), name));
             }
-            let callers = self.callers(&at, written, &listeners, &mut tenants);
+            let callers = self.callers(&at, written, &mut tenants);
             let credentials = self.credentials_of(&at, written, raw);
             let weight = self.weight(&join(&at, "weight"), written.weight);
             let limit = self.limit_of(&join(&at, "limit"), written.limit, &credentials, raw);

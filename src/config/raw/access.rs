@@ -4,8 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AutoOrNumber, CallerHeader, ClientCredentials, Fleet, Limit, RefreshToken, ServiceAccount,
-    Share, Span,
+    AutoOrNumber, ClientCredentials, Fleet, Limit, RefreshToken, ServiceAccount, Share, Span,
 };
 use crate::config::model::Level;
 
@@ -127,8 +126,20 @@ pub struct Caller {
     pub caller_token: Option<String>,
     /// They run as this user, on a unix socket.
     pub uid: Option<u32>,
-    /// They send this header; only behind a caller token.
+    /// They send this header, and the listener's `caller_token`, without which it is not believed.
     pub header: Option<CallerHeader>,
+}
+
+/// A header that tells tenants apart.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallerHeader {
+    /// Its name, the same one for all tenants.
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// Its value, to the letter.
+    #[schemars(required)]
+    pub value: Option<String>,
 }
 
 /// Which level a call needs.

@@ -14,13 +14,3 @@ pub struct Fleet {
     /// How many there may be.
     pub max_replicas: Option<u32>,
 }
-
-/// A header that tells tenants apart.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CallerHeader {
-    /// Its name.
-    pub name: Option<String>,
-    /// Its value.
-    pub value: Option<String>,
-}

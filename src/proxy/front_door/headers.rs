@@ -69,6 +69,7 @@ pub(super) struct Fields<'a> {
     request_id: Option<&'a [u8]>,
     request_ids: usize,
     caller_token: Option<&'a [u8]>,
+    pub(super) tenant: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -106,6 +107,16 @@ impl<'a> Fields<'a> {
             };
         }
         unusual(name, value, rules)
+    }
+
+    /// The header that tells tenants apart, or what others may take for it.
+    pub(super) fn tenant(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
+        if name.contains(&b'_') || self.tenant.replace(value).is_some() {
+            return Err(Rejection::BadRequest(
+                "send the header that names the tenant once, and by its own name",
+            ));
+        }
+        Ok(())
     }
 
     /// What the caller shows to be known by; empty is wrong, not absent.

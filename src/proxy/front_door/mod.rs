@@ -18,6 +18,7 @@ pub use target::Target;
 
 use self::headers::Fields;
 use super::reject::Rejection;
+use crate::config::header_names::reads_as;
 use crate::config::model::FrontDoor;
 use crate::secret::SecretValue;
 
@@ -43,15 +44,22 @@ pub struct Head {
     pub request_id: Option<String>,
     /// The caller's `X-DataPulse-Sidecar-Token`.
     pub caller_token: Option<SecretValue>,
+    /// The value of the header that tells tenants apart.
+    pub tenant: Option<Vec<u8>>,
 }
 
 /// Reads `head`, from the method to the end of the empty line. `allowed_hosts` are lower-case
-/// names beside localhost, 127.0.0.1 and `[::1]`.
+/// names beside localhost, 127.0.0.1 and `[::1]`; `tenant_header` is a lower-case name, too.
 ///
 /// # Errors
 ///
 /// The answer to a request that is ambiguous, malformed or against `rules`.
-pub fn judge(head: &[u8], rules: &FrontDoor, allowed_hosts: &[String]) -> Result<Head, Rejection> {
+pub fn judge(
+    head: &[u8],
+    rules: &FrontDoor,
+    allowed_hosts: &[String],
+    tenant_header: Option<&str>,
+) -> Result<Head, Rejection> {
     if head.len() > HEAD_BYTES_MAX {
         return Err(Rejection::HeaderTooLarge);
     }
@@ -72,6 +80,9 @@ pub fn judge(head: &[u8], rules: &FrontDoor, allowed_hosts: &[String]) -> Result
         let line = headers::without_cr(line, lines.clone().next())?;
         let (name, value) = headers::name_and_value(line)?;
         fields.take(name, value, rules)?;
+        if tenant_header.is_some_and(|known| reads_as(name, known)) {
+            fields.tenant(name, value)?;
+        }
     }
     fields.check_host(allowed_hosts)?;
     let body = fields.framing.judge(&method, version, rules.body_on_get)?;
@@ -83,6 +94,7 @@ pub fn judge(head: &[u8], rules: &FrontDoor, allowed_hosts: &[String]) -> Result
         expects_continue: fields.expects_continue && version == Version::HTTP_11,
         request_id: fields.request_id(),
         caller_token: fields.caller_token(),
+        tenant: fields.tenant.map(<[u8]>::to_vec),
     })
 }
 

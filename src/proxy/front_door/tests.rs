@@ -14,7 +14,7 @@ fn strict() -> FrontDoor {
 }
 
 fn code(head: &str) -> u16 {
-    judge(head.as_bytes(), &strict(), &["app.test".into()])
+    judge(head.as_bytes(), &strict(), &["app.test".into()], None)
         .map_or_else(|rejection| rejection.status().as_u16(), |_| 200)
 }
 
@@ -105,7 +105,7 @@ fn ordinary_targets_go_out_as_they_came() {
         "/a:b@c,d;e=f!$&'()*+",
     ] {
         let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let head = judge(head.as_bytes(), &strict(), &[]).expect(target);
+        let head = judge(head.as_bytes(), &strict(), &[], None).expect(target);
         assert_eq!(head.target.raw().as_str(), target);
     }
 }
@@ -113,7 +113,7 @@ fn ordinary_targets_go_out_as_they_came() {
 #[test]
 fn segments_are_cut_first_and_decoded_once() {
     let head = b"GET /v1/%75sers//a%2Fb/%2541?x/y HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let target = judge(head, &strict(), &[]).unwrap().target;
+    let target = judge(head, &strict(), &[], None).unwrap().target;
     assert_eq!(target.segments(), ["v1", "users", "", "a/b", "%41"]);
     assert_eq!((target.path(), target.query()), ("/v1/%75sers//a%2Fb/%2541", Some("x/y")));
 }
@@ -268,7 +268,8 @@ fn each_setting_opens_its_own_rule_only() {
         ("Forwarded: for=x\r\n", closed, 400),
     ] {
         let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
-        let got = judge(head.as_bytes(), &rules, &[]).map_or_else(|r| r.status().as_u16(), |_| 200);
+        let got =
+            judge(head.as_bytes(), &rules, &[], None).map_or_else(|r| r.status().as_u16(), |_| 200);
         assert_eq!(got, want, "{lines:?}");
     }
 }
@@ -308,7 +309,7 @@ fn a_request_id_is_taken_only_well_formed_and_alone() {
         ("X-Request-Id: a\r\nX-Request-Id: b\r\n".to_owned(), None),
     ] {
         let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
-        let head = judge(head.as_bytes(), &strict(), &[]).unwrap();
+        let head = judge(head.as_bytes(), &strict(), &[], None).unwrap();
         assert_eq!(head.request_id.as_deref(), want, "{lines}");
     }
 }
@@ -316,7 +317,7 @@ fn a_request_id_is_taken_only_well_formed_and_alone() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(head in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-        drop(judge(&head, &strict(), &[]));
+        drop(judge(&head, &strict(), &[], None));
     }
 
     #[test]
@@ -324,7 +325,7 @@ proptest::proptest! {
         path in "/([a.;/%25]|%2e|%2E|%252e|%2f|%5c|%00|%25){0,8}"
     ) {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        if let Ok(head) = judge(head.as_bytes(), &strict(), &[]) {
+        if let Ok(head) = judge(head.as_bytes(), &strict(), &[], None) {
             proptest::prop_assert_eq!(head.target.raw().as_str(), &path);
             for segment in head.target.segments() {
                 let flat = segment.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/");
@@ -332,5 +333,27 @@ proptest::proptest! {
                 proptest::prop_assert!(!dots, "{}", path);
             }
         }
+    }
+}
+
+#[test]
+fn the_header_that_names_the_tenant_is_sent_once_and_by_its_own_name() {
+    let tenant = |lines: &str| {
+        let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        let judged = judge(head.as_bytes(), &strict(), &[], Some("x-tenant"));
+        judged.map(|head| head.tenant).map_err(|rejection| rejection.status().as_u16())
+    };
+    assert_eq!(tenant(""), Ok(None));
+    assert_eq!(tenant("X-TENANT:  b \r\n"), Ok(Some(b"b".to_vec())));
+    assert_eq!(tenant("X-Tenant:\r\n"), Ok(Some(Vec::new())));
+    assert_eq!(tenant("X-Tenants: b\r\nTenant: c\r\n"), Ok(None));
+    for twice in [
+        "X-Tenant: b\r\nX-Tenant: b\r\n",
+        "X-Tenant: b\r\nx-tenant: c\r\n",
+        "X-Tenant:\r\nx-tenant: c\r\n",
+        "X_Tenant: b\r\n",
+        "X-Tenant: b\r\nX_Tenant: b\r\n",
+    ] {
+        assert_eq!(tenant(twice), Err(400), "{twice:?}");
     }
 }
