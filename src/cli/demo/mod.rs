@@ -4,6 +4,7 @@
 
 mod quota;
 mod report;
+mod secrets;
 mod traffic;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
@@ -24,6 +24,7 @@ use crate::config::model::Level;
 use crate::emulator::{Control, Emulator, Key, Settings};
 use crate::telemetry::Metrics;
 use report::Report;
+use secrets::Secrets;
 use traffic::Traffic;
 
 /// So short that tokens expire while one looks on.
@@ -52,6 +53,8 @@ pub(super) struct Args {
     /// How long a quota is asked for twice what it holds; 0s leaves that part out.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     quota_for: Duration,
+    #[command(flatten)]
+    secrets: secrets::Args,
 }
 
 pub(super) fn demo(args: &Args) -> Result<(), Failure> {
@@ -80,11 +83,11 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
-    let secrets = Secrets::write()?;
+    let secrets = Secrets::write(&args.secrets).await?;
     let mut stage = set_up(args, &secrets).await?;
-    say(&opening(&stage, args.quota_for));
+    say(&opening(&stage, &secrets, args.quota_for));
     let report = tokio::select! {
-        report = both_parts(&stage, args.quota_for) => report?,
+        report = both_parts(&stage, &secrets, args.quota_for) => report?,
         () = signals.next() => return Ok(()),
     };
     say(&report.text(&stage));
@@ -102,8 +105,14 @@ async fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Tokens that are replaced under calls, then a quota that is full.
-async fn both_parts(stage: &Stage, quota_for: Duration) -> Result<Report, Failure> {
-    let report = drive(stage).await?;
+async fn both_parts(
+    stage: &Stage,
+    secrets: &Secrets,
+    quota_for: Duration,
+) -> Result<Report, Failure> {
+    let bar = progress();
+    let (report, rotated) = tokio::try_join!(drive(stage, &bar), secrets.rotate(stage, &bar))?;
+    let report = report.with_rotation(rotated);
     if quota_for.is_zero() {
         return Ok(report);
     }
@@ -115,50 +124,6 @@ async fn both_parts(stage: &Stage, quota_for: Duration) -> Result<Report, Failur
         WAIT_MAX.as_secs(),
     ));
     Ok(report.with_quota(quota::drive(stage, quota_for).await?))
-}
-
-/// The secrets, each in a file of a folder that is removed in the end.
-struct Secrets(TempDir);
-
-impl Secrets {
-    fn write() -> Result<Self, Failure> {
-        let settings = Settings::default();
-        let failed = |error| Failure::unusable(format!("cannot write the demo's secrets: {error}"));
-        let dir = tempfile::tempdir().map_err(failed)?;
-        for key in settings.keys.iter().filter(|key| key.level == Level::ReadOnly) {
-            std::fs::write(dir.path().join("api-key"), &key.key).map_err(failed)?;
-        }
-        for client in settings.clients.iter().filter(|client| client.level == Level::ReadWrite) {
-            let Some(secret) = &client.secret else { continue };
-            std::fs::write(dir.path().join("client-secret"), secret).map_err(failed)?;
-        }
-        std::fs::write(dir.path().join("starter-key"), STARTER_KEY).map_err(failed)?;
-        Ok(Self(dir))
-    }
-
-    /// The built-in configuration: what a user would write, with free ports.
-    fn config(&self, listen: &str, emulator: SocketAddr) -> String {
-        let dir = self.0.path().display();
-        let (limit, wait) = (quota::LIMIT, WAIT_MAX.as_secs());
-        format!(
-            "version: 1
-listeners: [{{listen: \"{listen}\", tenant: app}}, {{listen: \"127.0.0.1:0\", tenant: small}}]
-upstream: {{base_url: \"http://{emulator}\", allow_plaintext: true}}
-auth: {{token_url: \"http://{emulator}/oauth/token\"}}
-credentials:
-  - {{name: reader, level: read_only, api_key: \"file:{dir}/api-key\"}}
-  - name: etl
-    level: read_write
-    client_credentials: {{client_id: emulator-read_write, client_secret: \"file:{dir}/client-secret\"}}
-  - {{name: starter, level: read_only, quota: starter, api_key: \"file:{dir}/starter-key\"}}
-quotas: {{starter: {{limit: {limit}/min}}}}
-shaping: {{max_wait: {wait}s, state_file: none}}
-tenants: [{{name: app, credentials: [reader, etl]}}, {{name: small, credentials: [starter]}}]
-health: {{listen: \"127.0.0.1:0\"}}
-admin: {{listen: \"127.0.0.1:0\"}}
-"
-        )
-    }
 }
 
 async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
@@ -206,29 +171,34 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
     })
 }
 
-fn opening(stage: &Stage, quota_for: Duration) -> String {
+fn opening(stage: &Stage, secrets: &Secrets, quota_for: Duration) -> String {
     let second = match quota_for.as_secs() {
         0 => String::new(),
         seconds => format!(", then a quota is kept for {seconds} s"),
     };
     format!(
         "DataPulse emulator on {}, tokens live {} s\nsidecar on localhost:{}; the app sends no \
-         credential\ntokens are replaced under calls for about 15 s{second}; Ctrl-C leaves",
+         credential; its secrets are in {secrets}\ntokens are replaced under calls for about 15 s{second}; Ctrl-C leaves",
         stage.emulator,
         TOKEN_LIFE.as_secs(),
         stage.sidecar.port()
     )
 }
 
-/// Makes traffic until enough tokens were used, and shows how far it is.
-async fn drive(stage: &Stage) -> Result<Report, Failure> {
-    let traffic = Traffic::start(stage.sidecar, stage.emulator);
-    let traffic = traffic.map_err(|error| Failure::from_error(&error))?;
+/// How many tokens were used so far, on a terminal.
+fn progress() -> ProgressBar {
     let bar = ProgressBar::new(GENERATIONS);
     let style = ProgressStyle::with_template("{elapsed:>4} [{bar:30}] token {pos} of {len}  {msg}");
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));
     }
+    bar
+}
+
+/// Makes traffic until enough tokens were used, and shows how far it is.
+async fn drive(stage: &Stage, bar: &ProgressBar) -> Result<Report, Failure> {
+    let traffic = Traffic::start(stage.sidecar, stage.emulator);
+    let traffic = traffic.map_err(|error| Failure::from_error(&error))?;
     let began = Instant::now();
     let mut tick = interval(Duration::from_millis(200));
     let mut told = 0;

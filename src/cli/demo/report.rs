@@ -18,6 +18,8 @@ pub(super) struct Report {
     took: Duration,
     generations: u64,
     anonymous: u64,
+    /// How long a secret that was replaced in its store took to be in use.
+    rotated: Option<Duration>,
     quota: Option<Outcome>,
 }
 
@@ -28,7 +30,12 @@ impl Report {
         generations: u64,
         anonymous: u64,
     ) -> Self {
-        Self { count, took, generations, anonymous, quota: None }
+        Self { count, took, generations, anonymous, rotated: None, quota: None }
+    }
+
+    /// With what came of a secret that was replaced.
+    pub(super) fn with_rotation(self, rotated: Option<Duration>) -> Self {
+        Self { rotated, ..self }
     }
 
     /// With what came of the second part.
@@ -60,6 +67,10 @@ impl Report {
             ("latency added, p99", added(0.99)),
         ] {
             table.add_row([what.to_owned(), value]);
+        }
+        if let Some(took) = self.rotated {
+            let took = format!("{:.1} s", took.as_secs_f64());
+            table.add_row(["a new API key in Vault was in use after".to_owned(), took]);
         }
         for (what, value) in self.quota.iter().flat_map(Outcome::rows) {
             table.add_row([what.to_owned(), value]);
