@@ -290,6 +290,7 @@ mod tests {
                 version: Some(hostile()),
                 age_seconds: Some(1),
                 missing: true,
+                fallback: Some(true),
                 problem: Some(hostile()),
             }],
             client_cert: Some(IdentityReport {

@@ -51,18 +51,24 @@ async fn look_at(
     let mut find = |is_good, text: String| {
         findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
     };
-    let at = credential.kind.secret();
-    let is_document = credential.kind.has_document();
-    let found = if is_document { stores.read_document(at).await } else { stores.read(at).await };
-    match found {
-        Ok(found) => {
-            let version = found.version.map(|version| format!(", version {version}"));
-            find(true, format!("{at} is there{}", version.unwrap_or_default()));
+    let mut is_there = false;
+    for (at, is_document) in credential.secrets() {
+        let found =
+            if is_document { stores.read_document(at).await } else { stores.read(at).await };
+        match found {
+            Ok(found) => {
+                is_there = true;
+                let version = found.version.map(|version| format!(", version {version}"));
+                find(true, format!("{at} is there{}", version.unwrap_or_default()));
+            }
+            Err(error) => {
+                let grant = to_grant(&error).map(|grant| format!("; {grant}"));
+                find(false, format!("{}{}", error_chain(&error), grant.unwrap_or_default()));
+            }
         }
-        Err(error) => {
-            let advice = to_grant(&error).map(|grant| format!("; {grant}")).unwrap_or_default();
-            return find(false, format!("{}{advice}", error_chain(&error)));
-        }
+    }
+    if !is_there {
+        return;
     }
     match issuers.try_out(credential, secrets).await {
         Err(error) => find(false, format!("no token: {}", error_chain(&error))),

@@ -20,7 +20,7 @@ use super::signals::PassedOn;
 use super::{Failure, environment, runtime, tenant_of};
 use crate::app::{Ended, Ports, Shutdown, Sidecar};
 use crate::config::Config;
-use crate::config::model::{AuditSink, Listener, Socket};
+use crate::config::model::{AuditSink, Credential, Listener, Socket};
 use crate::os;
 use crate::secret::SecretRef;
 
@@ -130,7 +130,7 @@ fn broken() -> Failure {
 
 /// The environment variables that hold a secret of the configuration.
 fn secret_variables(config: &Config) -> Vec<String> {
-    let secrets = config.credentials.iter().map(|credential| credential.kind.secret());
+    let secrets = config.credentials.iter().flat_map(Credential::secrets).map(|(at, _)| at);
     let client_key = config.upstream.client_cert.as_ref().map(|own| &own.key);
     let secrets = secrets.chain(&config.admin_token).chain(client_key);
     let stores = config.stores.vault.iter().filter_map(|vault| vault.auth.secret());

@@ -10,6 +10,7 @@ use crate::admin::{ConfigurationReport, Report};
 use crate::credential::CredentialReport;
 use crate::identity::IdentityReport;
 use crate::shaping::{QuotaReport, SharedKey};
+use crate::store::SecretReport;
 use crate::telemetry;
 use crate::tls::{self, Roots};
 
@@ -154,7 +155,7 @@ fn secrets(report: &Report) -> String {
             secret.secret.clone(),
             secret.version.clone().unwrap_or_default(),
             secret.age_seconds.map_or_else(String::new, |age| format!("{} ago", seconds(age))),
-            secret.problem.clone().unwrap_or_default(),
+            problem(secret),
         ]);
     }
     let down = report.stores.iter().filter(|store| !store.up).map(|store| {
@@ -166,6 +167,15 @@ fn secrets(report: &Report) -> String {
         )
     });
     format!("\n{table}{}", down.collect::<String>())
+}
+
+/// Why a secret cannot be read, and what is used meanwhile.
+fn problem(secret: &SecretReport) -> String {
+    let mut text = secret.problem.clone().unwrap_or_default();
+    if secret.fallback == Some(true) {
+        text.push_str("; its fallback is used");
+    }
+    text
 }
 
 /// Until when the client certificate is good, and why a newer one is not shown.

@@ -71,7 +71,7 @@ pub fn build(
                 credential: Arc::clone(&credential.name),
             };
             let verifier = issuers.verifier(&permits).filter(|_| credential.verify);
-            let secret = watch(&credential.kind, secrets);
+            let secret = watch(credential, secrets);
             let source = issuers.source(&credential.kind, permits, secrets);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
@@ -84,8 +84,13 @@ pub fn build(
     (Registry { entries, auth: Arc::new(issuers.auth.clone()) }, refreshers)
 }
 
-fn watch(kind: &CredentialKind, secrets: &Secrets) -> SecretWatch {
-    watch_as(kind.secret(), kind.has_document(), secrets)
+fn watch(credential: &Credential, secrets: &Secrets) -> SecretWatch {
+    let kind = &credential.kind;
+    let stored = watch_as(kind.secret(), kind.has_document(), secrets);
+    match &credential.fallback {
+        Some(fallback) => stored.or(fallback),
+        None => stored,
+    }
 }
 
 fn watch_as(at: &SecretRef, is_document: bool, secrets: &Secrets) -> SecretWatch {
@@ -107,7 +112,7 @@ impl Issuers {
             credential: Arc::clone(&credential.name),
         };
         let verifier = self.verifier(&permits);
-        let secret = watch(&credential.kind, secrets);
+        let secret = watch(credential, secrets);
         let source = self.source(&credential.kind, permits, secrets);
         let mut supply = Supply::new(&credential.name, secret, source, None);
         let minted = supply.mint(Reason::Initial, false).await?;
@@ -238,6 +243,7 @@ mod tests {
             quota: None,
             required,
             verify: true,
+            fallback: None,
             kind,
         }
     }

@@ -118,6 +118,7 @@ impl Bench {
             quota: None,
             required: true,
             verify: true,
+            fallback: None,
             kind: CredentialKind::ApiKey(at.parse().unwrap()),
         };
         let metrics = Metrics::new().unwrap();

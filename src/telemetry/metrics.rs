@@ -48,6 +48,8 @@ pub struct Metrics {
     pub secret_age: IntGaugeVec,
     /// 1 where a store says that there is nothing to be had, by `secret`.
     pub secret_missing: IntGaugeVec,
+    /// 1 while a secret's fallback is used in its place, by `secret`.
+    pub secret_fallback: IntGaugeVec,
     /// Values written back to a store, by `store`, `outcome`.
     pub store_writes: IntCounterVec,
     /// Logins to a store and their renewals, by `store`, `outcome`.
@@ -129,6 +131,7 @@ impl Metrics {
             store_reads: family.counters("store_reads_total", "Reads", &["store", "outcome"])?,
             secret_age: family.gauges("secret_age_seconds", "Since it was seen", &["secret"])?,
             secret_missing: family.gauges("secret_missing", "1: it is not there", &["secret"])?,
+            secret_fallback: family.gauges("secret_fallback", "1: another is used", &["secret"])?,
             store_writes: family.counters("store_writes_total", "Writes", &["store", "outcome"])?,
             store_logins: family.counters("store_logins_total", "Logins", &["store", "outcome"])?,
             config_reloads: family.counters("config_reloads_total", "Reloads", &["outcome"])?,

@@ -451,6 +451,34 @@ async fn a_renewed_session_token_is_written_back_beside_what_else_is_there() {
 }
 
 #[tokio::test]
+async fn a_fallback_serves_while_the_first_secret_cannot_be_read_and_no_longer() {
+    let aws = Aws::start().await;
+    let text = |name: &str| json!({"api_key": key_of(name)}).to_string();
+    aws.create("prod/key", &text("reader")).await;
+    // Somebody wrote a version without the key.
+    aws.put("prod/key", "{}").await;
+    let config = "credentials: [{name: reader, level: read_only, \
+                  api_key: 'aws:prod/key#api_key', fallback: 'aws:prod/key@AWSPREVIOUS#api_key'}]";
+    let builder = reader(&aws, "aws:prod/key#api_key", "1s").await.config(config);
+    let rig = builder.start().await;
+    let serving = r#"secret_fallback{secret="aws:prod/key#api_key"}"#;
+    let callers = Callers::start(&rig, "/v1/datasets");
+    rig.emulator.further(20).await;
+    assert_eq!(
+        (rig.series(serving).await, rig.series(&reads("no_such_key")).await >= 1.0),
+        (1.0, true)
+    );
+    rig.log("its fallback is used").await;
+    rig.emulator.add_key("second");
+    aws.put("prod/key", &text("second")).await;
+    rig.emulator.uses("second").await;
+    rig.until_series(serving, |serving| serving == 0.0).await;
+    let (made, failed) = callers.stop().await;
+    assert_eq!(failed, 0, "of {made}");
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn check_online_tells_what_is_missing_and_what_to_grant() {
     let aws = Aws::start().await;
     aws.create("prod/key", &key_of("reader")).await;

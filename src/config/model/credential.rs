@@ -47,8 +47,25 @@ pub struct Credential {
     pub required: bool,
     /// Whether a changed secret is tried at the API before it replaces one that works.
     pub verify: bool,
+    /// What is used while the kind's own secret cannot be read.
+    pub fallback: Option<SecretRef>,
     /// Where its bearer token comes from.
     pub kind: CredentialKind,
+}
+
+impl Credential {
+    /// Each secret that it needs, and whether that is a document of several lines; then what stands in
+    /// for the first.
+    pub fn secrets(&self) -> impl Iterator<Item = (&SecretRef, bool)> {
+        let is_document = self.kind.has_document();
+        let client = match &self.kind {
+            CredentialKind::RefreshToken(grant) => grant.auth.as_ref(),
+            _ => None,
+        };
+        let client = client.map(|auth| (auth.secret(), auth.has_document()));
+        let fallback = self.fallback.as_ref().map(|at| (at, is_document));
+        [Some((self.kind.secret(), is_document)), client, fallback].into_iter().flatten()
+    }
 }
 
 /// Where a bearer token comes from.
@@ -75,6 +92,15 @@ impl CredentialKind {
             Self::ClientCredentials(client) => client.auth.secret(),
             Self::ServiceAccount(account) => &account.key,
             Self::RefreshToken(grant) => &grant.token,
+        }
+    }
+
+    /// Whether that secret is replaced by what it gives, and written back: it has one place then.
+    #[must_use]
+    pub const fn is_written_back(&self) -> bool {
+        match self {
+            Self::SessionToken(_) | Self::RefreshToken(_) => true,
+            Self::ApiKey(_) | Self::ClientCredentials(_) | Self::ServiceAccount(_) => false,
         }
     }
 

@@ -31,6 +31,7 @@ impl Checker<'_> {
             let level = self.required(&at, "level", written.level);
             self.quota_of(&at, written, quotas);
             let kind = self.kind(&at, written);
+            let fallback = self.fallback(&at, written, kind.as_ref());
             if let (Some(name), Some(level), Some(kind)) = (name, level, kind) {
                 credentials.push(Credential {
                     name: Arc::from(name),
@@ -38,12 +39,36 @@ impl Checker<'_> {
                     quota: written.quota.as_deref().map(Arc::from),
                     required: written.required.unwrap_or(true),
                     verify: written.verify.unwrap_or(true),
+                    fallback,
                     kind,
                 });
             }
         }
         self.unique(&names);
         Some(credentials)
+    }
+
+    /// Another reference, for a secret that is only read.
+    fn fallback(
+        &mut self,
+        at: &str,
+        written: &raw::Credential,
+        kind: Option<&CredentialKind>,
+    ) -> Option<SecretRef> {
+        let text = written.fallback.as_deref().filter(|text| !text.is_empty())?;
+        let path = join(at, "fallback");
+        let reference = self.secret(&path, text)?;
+        let problem = match kind {
+            Some(kind) if kind.is_written_back() => {
+                "what is renewed and written back has one place; take it out"
+            }
+            Some(kind) if *kind.secret() == reference => {
+                "is the same secret; name another one, such as the version before (@AWSPREVIOUS)"
+            }
+            _ => return Some(reference),
+        };
+        self.error(&path, problem);
+        None
     }
 
     fn quota_of(

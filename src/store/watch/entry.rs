@@ -1,15 +1,14 @@
 //! One watched secret: what its user has, what was noticed since, and when to look again.
 
 use std::fmt;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::{SecretStore, SecretVersion, StoreError, Version};
-use crate::backoff::Backoff;
+use super::SecretReport;
+use super::known::{Known, Problem};
 use crate::secret::SecretRef;
 use crate::telemetry::error_chain;
 
@@ -19,65 +18,19 @@ const POLL_JITTER: f64 = 0.2;
 pub(super) struct Entry {
     at: SecretRef,
     /// Whether it may have several lines.
-    is_document: bool,
+    pub(super) is_document: bool,
     known: Mutex<Known>,
     /// One look at a time: whoever comes second looks at what the first found.
     looking: tokio::sync::Mutex<()>,
     wake: Notify,
 }
 
-struct Known {
-    /// What the user read last.
-    used: Option<SecretVersion>,
-    /// Another value that is there now, and that the user has not read yet.
-    noticed: Option<SecretVersion>,
-    /// An older version than the last one was found there, once.
-    older: Option<Version>,
-    /// Why the last look found none; told once while the secret is in use.
-    problem: Option<Problem>,
-    /// When the store last said what is there.
-    seen_at: Option<Instant>,
-    /// When to look again. `None`: nobody has read it yet, and who wants it tries by itself.
-    due: Option<Instant>,
-    backoff: Backoff,
-}
-
-struct Problem {
-    kind: &'static str,
-    /// Whether there is nothing to be had under this name.
-    is_missing: bool,
-}
-
-/// A secret as `/status` shows it. No field holds the value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretReport {
-    /// The reference, as configured.
-    pub secret: String,
-    /// Of the value in use; absent where the store counts none.
-    pub version: Option<String>,
-    /// Since the store last said what is there; absent before it ever did.
-    pub age_seconds: Option<u64>,
-    /// Whether the store says that there is nothing to be had under this name.
-    pub missing: bool,
-    /// Why the last look failed, as a metric label.
-    pub problem: Option<String>,
-}
-
 impl Entry {
     pub(super) fn new(at: &SecretRef, is_document: bool) -> Self {
-        let known = Known {
-            used: None,
-            noticed: None,
-            older: None,
-            problem: None,
-            seen_at: None,
-            due: None,
-            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
-        };
         Self {
             at: at.clone(),
             is_document,
-            known: Mutex::new(known),
+            known: Mutex::new(Known::new()),
             looking: tokio::sync::Mutex::default(),
             wake: Notify::new(),
         }
@@ -92,8 +45,39 @@ impl Entry {
             version: known.used.as_ref().and_then(|used| Some(used.version.as_ref()?.to_string())),
             age_seconds: seen_at.map(|at| at.elapsed().as_secs()),
             missing: known.problem.as_ref().is_some_and(|problem| problem.is_missing),
+            fallback: known.replaced,
             problem: known.problem.as_ref().map(|problem| problem.kind.to_owned()),
         }
+    }
+
+    /// Another secret can be used in its place.
+    pub(super) fn has_fallback(&self) {
+        self.known.lock().replaced = Some(false);
+    }
+
+    /// It cannot be read, and its fallback is used until it can; whatever is found then is news. Gives
+    /// whether it is so only from now on.
+    pub(super) fn stand_back(&self, stores: &dyn SecretStore, error: &StoreError) -> bool {
+        {
+            let mut known = self.known.lock();
+            (known.used, known.noticed) = (None, None);
+            if known.replaced.replace(true) == Some(true) {
+                return false;
+            }
+        }
+        // Until now, who wanted it tried by itself.
+        self.plan(stores, Some(error));
+        true
+    }
+
+    /// Nobody uses it any more, so it is not looked at: each look may be billed.
+    pub(super) fn rest(&self) {
+        *self.known.lock() = Known::new();
+    }
+
+    /// Whether its fallback is used in its place.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.known.lock().replaced == Some(true)
     }
 
     pub(super) const fn at(&self) -> &SecretRef {
@@ -216,7 +200,8 @@ impl Entry {
             Some(error) => {
                 let wait = known.backoff.next_wait();
                 let wait = error.retry_after().map_or(wait, |least| wait.max(least));
-                poll.filter(|_| known.used.is_some()).map(|_| wait)
+                let is_used = known.used.is_some() || known.replaced == Some(true);
+                poll.filter(|_| is_used).map(|_| wait)
             }
         };
         known.due = wait.map(|wait| now + wait);
@@ -226,6 +211,7 @@ impl Entry {
     pub(super) fn take_up(&self, version: &SecretVersion) {
         let mut known = self.known.lock();
         known.used = Some(version.clone());
+        known.replaced = known.replaced.map(|_| false);
         if known.noticed.as_ref().is_some_and(|noticed| noticed.value == version.value) {
             known.noticed = None;
         }

@@ -4,21 +4,23 @@
 //! neither does one that is gone or half there. What was read stays in use.
 
 mod entry;
+mod known;
+mod report;
 mod watcher;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use entry::SecretReport;
+pub use report::SecretReport;
 pub use watcher::SecretWatcher;
 
 use super::{Claim, SecretStore, SecretVersion, StoreError};
 use crate::files::Folders;
 use crate::secret::{SecretRef, SecretValue};
-use crate::telemetry::Metrics;
+use crate::telemetry::error_chain;
 use entry::Entry;
 
 /// The stores, and the list of what is watched in them. Cloning shares both.
@@ -40,6 +42,8 @@ pub struct Secrets {
 pub struct SecretWatch {
     secrets: Secrets,
     entry: Arc<Entry>,
+    /// What is used while the first cannot be read.
+    fallback: Option<Arc<Entry>>,
 }
 
 /// The stores with their watcher: whoever calls runs [`SecretWatcher::run`].
@@ -73,7 +77,7 @@ impl Secrets {
         let entry = Arc::new(Entry::new(at, is_document));
         self.entries.lock().push(Arc::downgrade(&entry));
         self.added.notify_one();
-        SecretWatch { secrets: self.clone(), entry }
+        SecretWatch { secrets: self.clone(), entry, fallback: None }
     }
 
     /// Stores are others than before: what is looked at from time to time is looked at now.
@@ -82,40 +86,6 @@ impl Secrets {
             entry.hasten();
         }
         self.planned.notify_one();
-    }
-
-    /// What is known of each secret, by its reference; of one with several users what the one knows
-    /// whose last look is longest ago.
-    #[must_use]
-    pub fn report(&self) -> Vec<SecretReport> {
-        let mut reports: BTreeMap<String, SecretReport> = BTreeMap::new();
-        for report in self.entries().iter().map(|entry| entry.report()) {
-            let known = reports.entry(report.secret.clone()).or_insert_with(|| report.clone());
-            if report.age_seconds > known.age_seconds {
-                *known = report;
-            }
-        }
-        reports.into_values().collect()
-    }
-
-    /// Brings the gauges up to date; those of secrets that nobody uses any more go.
-    pub fn observe(&self, metrics: &Metrics) {
-        let reports = self.report();
-        let mut shown = self.shown.lock();
-        for gone in shown.iter().filter(|one| reports.iter().all(|report| report.secret != **one)) {
-            drop(metrics.secret_age.remove_label_values(&[gone]));
-            drop(metrics.secret_missing.remove_label_values(&[gone]));
-        }
-        shown.clear();
-        for report in &reports {
-            if let Some(age) = report.age_seconds {
-                let age = i64::try_from(age).unwrap_or(i64::MAX);
-                metrics.secret_age.with_label_values(&[&report.secret]).set(age);
-            }
-            let missing = i64::from(report.missing);
-            metrics.secret_missing.with_label_values(&[&report.secret]).set(missing);
-            shown.insert(report.secret.clone());
-        }
     }
 
     /// What is still watched.
@@ -127,6 +97,14 @@ impl Secrets {
 }
 
 impl SecretWatch {
+    /// With another secret of the same kind, which is used while the first cannot be read.
+    #[must_use]
+    pub fn or(self, fallback: &SecretRef) -> Self {
+        let fallback = self.secrets.watch_as(fallback, self.entry.is_document).entry;
+        self.entry.has_fallback();
+        Self { fallback: Some(fallback), ..self }
+    }
+
     /// Which secret.
     #[must_use]
     pub fn at(&self) -> &SecretRef {
@@ -138,7 +116,22 @@ impl SecretWatch {
     /// # Errors
     /// As [`SecretStore::read`].
     pub async fn read(&self) -> Result<SecretVersion, StoreError> {
-        let found = self.entry.read(&*self.secrets.stores).await;
+        let stores = &*self.secrets.stores;
+        let was_replaced = self.entry.is_replaced();
+        let mut found = self.entry.read(stores).await;
+        match (&found, &self.fallback) {
+            (Err(error), Some(fallback)) => {
+                if let Ok(other) = fallback.read(stores).await {
+                    if self.entry.stand_back(stores, error) {
+                        let (secret, cause) = (self.at(), error_chain(error));
+                        tracing::warn!(%secret, cause, "a secret cannot be read; its fallback is used");
+                    }
+                    found = Ok(other);
+                }
+            }
+            (Ok(_), Some(fallback)) if was_replaced => self.stand_in(fallback),
+            _ => {}
+        }
         self.secrets.planned.notify_one();
         found
     }
@@ -152,11 +145,21 @@ impl SecretWatch {
         let is_polled = self.secrets.stores.poll(self.at()).is_some();
         match self.entry.known().filter(|_| is_polled) {
             Some(known) => {
+                let was_replaced = self.entry.is_replaced();
                 self.entry.take_up(&known);
+                if let Some(fallback) = self.fallback.as_ref().filter(|_| was_replaced) {
+                    self.stand_in(fallback);
+                }
                 Ok(known)
             }
             None => self.read().await,
         }
+    }
+
+    /// The first secret is used again.
+    fn stand_in(&self, fallback: &Entry) {
+        fallback.rest();
+        tracing::info!(secret = %self.at(), "the secret can be read again; its fallback is not used");
     }
 
     /// Claims what was read as `old`, as [`SecretStore::claim`] does; that is no change.
@@ -181,7 +184,13 @@ impl SecretWatch {
 
     /// Waits until there is another value than was read last. Cancel-safe.
     pub async fn changed(&self) {
-        self.entry.changed().await;
+        match &self.fallback {
+            Some(fallback) if self.entry.is_replaced() => tokio::select! {
+                () = self.entry.changed() => {}
+                () = fallback.changed() => {}
+            },
+            _ => self.entry.changed().await,
+        }
     }
 }
 

@@ -357,3 +357,54 @@ async fn a_secret_that_was_gone_and_is_made_anew_with_the_same_version_is_read()
     assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
     assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("b"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_secret_takes_over_from_its_fallback_as_soon_as_it_can_be_read() {
+    let (first, other) = (Arc::new(Hourly::default()), FileStore);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "other").unwrap();
+    let both: Arc<dyn SecretStore> = Arc::new(Both(Arc::clone(&first), other));
+    let (secrets, watcher) = watched(both);
+    let fallback = format!("file:{}", file.display()).parse().unwrap();
+    let watch = secrets.watch(&"aws:a".parse().unwrap()).or(&fallback);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watcher.run());
+    for turn in ["a", "b"] {
+        *first.0.0.lock() = None;
+        assert_eq!(watch.read().await.unwrap().value.expose_str(), Some("other"), "{turn}");
+        assert!(secrets.report().iter().any(|report| report.fallback == Some(true)), "{turn}");
+        // Also when it is what it was before.
+        *first.0.0.lock() = Some("a");
+        timeout(Duration::from_secs(61), watch.changed()).await.unwrap();
+        assert_eq!(watch.recall().await.unwrap().value.expose_str(), Some("a"), "{turn}");
+        let reports = secrets.report();
+        assert!(reports.iter().all(|report| report.fallback != Some(true)), "{turn}");
+        let other = reports.iter().find(|report| report.secret.starts_with("file")).unwrap();
+        assert_eq!((other.fallback, other.age_seconds), (None, None), "it is not looked at");
+    }
+    *first.0.0.lock() = None;
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(watch.read().await, Err(StoreError::Missing { at }) if at != fallback));
+}
+
+/// Files in files, everything else in the other.
+#[derive(Debug)]
+struct Both(Arc<Hourly>, FileStore);
+
+#[async_trait]
+impl SecretStore for Both {
+    async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        match at {
+            SecretRef::File { .. } => self.1.read(at).await,
+            _ => self.0.read(at).await,
+        }
+    }
+
+    fn poll(&self, at: &SecretRef) -> Option<Duration> {
+        match at {
+            SecretRef::File { .. } => None,
+            _ => self.0.poll(at),
+        }
+    }
+}
