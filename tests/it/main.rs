@@ -36,6 +36,7 @@ mod service_accounts;
 mod hardening;
 mod servers;
 mod pod;
+mod gateway;
 mod machine;
 mod vault;
 mod vault_outages;

@@ -21,6 +21,16 @@ pub(crate) struct Release(Vec<Value>);
 impl Release {
     /// The example app with these values.
     pub(crate) async fn of_example(values: &Value) -> Self {
+        Self::of("examples", None, values).await
+    }
+
+    /// The gateway as one of its `ci/` files sets it up, but for these values.
+    pub(crate) async fn of_gateway(setup: &str, values: &Value) -> Self {
+        let file = format!("datapulse-sidecar/ci/{setup}-values.yaml");
+        Self::of("datapulse-sidecar", Some(&file), values).await
+    }
+
+    async fn of(chart: &str, setup: Option<&str>, values: &Value) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let helm = root.join("target/tools/bin/helm4");
         assert!(helm.exists(), "no Helm in target/tools: run tools/setup.sh test");
@@ -28,19 +38,24 @@ impl Release {
         let file = dir.path().join("values.yaml");
         std::fs::write(&file, values.to_string()).expect("written");
         let mut helm = Command::new(helm);
-        helm.args(["template", "release"]).arg(root.join("charts/examples"));
+        helm.args(["template", "release", chart, "--namespace", "apps"]);
+        helm.args(setup.into_iter().flat_map(|setup| ["--values", setup]));
+        helm.current_dir(root.join("charts"));
         let output = helm.arg("--values").arg(&file).output().await.expect("helm runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         Self(serde_saphyr::from_multiple(&text).expect("YAML"))
     }
 
-    fn object(&self, kind: &str) -> &Value {
+    /// The first object of this kind.
+    pub(crate) fn object(&self, kind: &str) -> &Value {
         self.0.iter().find(|object| object["kind"] == kind).expect("the chart has one")
     }
 
     fn config(&self) -> &str {
-        self.object("ConfigMap")["data"]["config.yaml"].as_str().expect("text")
+        let text = |object: &'_ Value| object["data"]["config.yaml"].is_string();
+        let object = self.0.iter().find(|object| text(object)).expect("the chart has one");
+        object["data"]["config.yaml"].as_str().expect("text")
     }
 }
 
@@ -114,15 +129,18 @@ impl Pod {
     }
 
     fn sidecar_spec(&self) -> &Value {
-        let first = &self.spec["initContainers"][0];
+        // A gateway is the only container; beside an app, it is a native sidecar.
+        let native = self.spec["initContainers"].is_array();
+        let list = if native { "initContainers" } else { "containers" };
+        let first = &self.spec[list][0];
         assert_eq!(first["name"], "datapulse-sidecar");
+        assert_eq!(first["restartPolicy"], if native { "Always".into() } else { Value::Null });
         first
     }
 
     /// Starts the sidecar as its container says.
     pub(crate) fn start_sidecar(&mut self) {
         let spec = self.sidecar_spec();
-        assert_eq!(spec["restartPolicy"], "Always");
         let args = spec["args"].as_array().expect("arguments").iter();
         let args: Vec<_> = args.map(|arg| self.local(arg.as_str().expect("text"))).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
@@ -141,7 +159,12 @@ impl Pod {
 
     /// Asks as the startup probe does until it succeeds; how many times it did not.
     pub(crate) async fn startup(&self) -> u64 {
-        let probe = &self.sidecar_spec()["startupProbe"];
+        self.probed("startupProbe").await
+    }
+
+    /// As [`Self::startup`], by another probe.
+    pub(crate) async fn probed(&self, probe: &str) -> u64 {
+        let probe = &self.sidecar_spec()[probe];
         let path = probe["httpGet"]["path"].as_str().expect("a path");
         let period = probe["periodSeconds"].as_u64().expect("a period");
         let most = probe["failureThreshold"].as_u64().expect("a threshold");
@@ -170,9 +193,14 @@ impl Pod {
 
     /// The address of a path on the port of the probes.
     pub(crate) fn health_url(&self, path: &str) -> String {
-        let port = &self.sidecar_spec()["ports"][0];
-        assert_eq!(port["name"], "sidecar-health");
-        format!("http://127.0.0.1:{}{path}", port["containerPort"])
+        format!("http://127.0.0.1:{}{path}", self.port("sidecar-health"))
+    }
+
+    /// The number of a port of the container.
+    pub(crate) fn port(&self, name: &str) -> u16 {
+        let ports = self.sidecar_spec()["ports"].as_array().expect("ports");
+        let port = ports.iter().find(|port| port["name"] == name).expect("a port of this name");
+        port["containerPort"].as_u64().and_then(|port| port.try_into().ok()).expect("a port")
     }
 
     /// Runs a script as the app, with the variables of the app's container, until it ends.
@@ -190,9 +218,14 @@ impl Pod {
 
     /// The app has ended: SIGTERM, and the grace period. The sidecar's exit code.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.sidecar.as_ref().expect("it runs").signal("TERM").await;
+        self.terminated().await
+    }
+
+    /// SIGTERM was sent: the grace period. The sidecar's exit code.
+    pub(crate) async fn terminated(&mut self) -> Option<i32> {
         let grace = self.spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
         let mut sidecar = self.sidecar.take().expect("it runs");
-        sidecar.signal("TERM").await;
         let ended = timeout(Duration::from_secs(grace), sidecar.ended()).await;
         ended.expect("within the grace period").code()
     }
