@@ -86,8 +86,10 @@ mod tests {
             waiting: vec![WaitingReport { tenant: "a".to_owned(), calls: 2 }],
             paused_for_seconds: None,
             throttled: 0,
+            throttled_by_cause: BTreeMap::new(),
             learnt: Vec::new(),
             foreign_usage: 0,
+            shadow: None,
         }
     }
 

@@ -200,7 +200,11 @@ fn quotas(quotas: &[QuotaReport], history: &History) -> Markup {
                         dl {
                             dt { "sent in the last window" } dd { (quota.used) }
                             dt { "waiting" } dd { (waiting(quota)) }
-                            dt { "429 by DataPulse" } dd { (quota.throttled) }
+                            dt { "429 by DataPulse" } dd { (quota.throttles()) }
+                            @if let Some(shadow) = &quota.shadow {
+                                dt { "not held back for " (span(shadow.for_seconds)) }
+                                dd { (shadow.told()) }
+                            }
                             @if let Some(pause) = quota.paused_for_seconds {
                                 dt { "paused by DataPulse for" }
                                 dd { span class="badge paused" { (span(pause)) } }

@@ -79,7 +79,9 @@ fn of_quota(config: &Config, credential: &Credential) -> String {
         );
     };
     let also = quota.also.map_or_else(String::new, |also| format!(", also {}", of_rate(also)));
-    format!("{name}: {}{also}; this process's share: {:.0} %", of_rate(limit), quota.share * 100.0)
+    let shadow = if config.shaping.shadow { "; shadow: no call is held back" } else { "" };
+    let (limit, share) = (of_rate(limit), quota.share * 100.0);
+    format!("{name}: {limit}{also}; this process's share: {share:.0} %{shadow}")
 }
 
 fn of_rate(rate: Rate) -> String {

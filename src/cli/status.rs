@@ -222,19 +222,21 @@ fn quotas(quotas: &[QuotaReport]) -> String {
             format!("{} ({:.0} %)", quota.used, quota.used_ratio * 100.0),
             waiting.collect::<Vec<_>>().join(", "),
             quota.paused_for_seconds.map_or_else(String::new, seconds),
-            quota.throttled.to_string(),
+            quota.throttles(),
         ]);
     }
     format!("\n{table}{}", quotas.iter().map(learnt).collect::<String>())
 }
 
-/// What a quota learnt from its 429s, a line each.
+/// What would have become of calls that are not held back, and what a quota learnt from its 429s, a
+/// line each.
 fn learnt(quota: &QuotaReport) -> String {
     let foreign = (quota.foreign_usage > 0).then(|| {
         format!("\n{}: {} calls of others on the same key of late", quota.name, quota.foreign_usage)
     });
+    let shadow = quota.shadow.as_ref().map(|one| format!("\n{}: {}", quota.name, one.told()));
     let lessons = quota.learnt.iter().map(|one| format!("\n{}: {}", one.config, one.reason));
-    foreign.into_iter().chain(lessons).collect()
+    shadow.into_iter().chain(foreign).chain(lessons).collect()
 }
 
 /// Which credentials hold one key, and were given several quotas; nothing when there are none.

@@ -6,7 +6,7 @@ use super::envelope::Envelope;
 use super::pace::Terms;
 
 /// A second limit: counted, not paced, as windows are of a second or so.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Also {
     pub(super) envelope: Envelope,
     pub(super) limit: u32,

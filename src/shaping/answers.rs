@@ -1,6 +1,5 @@
 //! What the upstream's answers do to a quota: those who wait are told, and so are the operators.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -18,8 +17,8 @@ impl Quota {
     pub(super) fn throttled(&self, charge: u64, asked: Option<Duration>) -> Duration {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        self.throttled.fetch_add(1, Ordering::Relaxed);
         let Throttled { until, cause, lesson } = turns.schedule.throttled(now, charge, asked);
+        self.throttled.add(cause);
         turns.keep(now);
         // Those who cannot wait that long are told now.
         turns.everybody().for_each(|woken| woken.notify_one());
@@ -47,6 +46,7 @@ impl Quota {
     pub(super) fn calm(&self) {
         let now = self.since(Instant::now());
         self.lock().schedule.calm(now);
+        self.in_shadow(|shadow, now| shadow.schedule().calm(now));
     }
 
     /// An answer to a call that left then says by itself what is left of a limit.
@@ -56,8 +56,11 @@ impl Quota {
         }
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        if let Some(told) = told::parse(headers, turns.schedule.window()) {
-            turns.schedule.told(told, self.since(departed_at), now);
+        let Some(told) = told::parse(headers, turns.schedule.window()) else { return };
+        let foreign = turns.schedule.told(told, self.since(departed_at), now);
+        drop(turns);
+        if foreign > 0 {
+            self.more_in_shadow(foreign);
         }
     }
 
@@ -80,6 +83,8 @@ impl Quota {
         turns.schedule.forget(now);
         turns.keep(now);
         wake_next(&mut turns, now);
+        drop(turns);
+        self.in_shadow(|shadow, now| shadow.schedule().forget(now));
     }
 }
 

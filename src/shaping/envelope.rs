@@ -15,7 +15,7 @@ use super::history::{Sent, Tally};
 const CELLS: u64 = 120;
 
 /// Counts of what was sent over two windows and the spread.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Envelope {
     limit: u64,
     window: u64,

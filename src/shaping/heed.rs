@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::learn::{Cause, Lesson};
+use super::learner::Refused;
 use super::pause::Throttle;
 use super::schedule::Schedule;
 use super::told::Told;
@@ -34,7 +35,8 @@ impl Schedule {
             return Throttled { until, cause: self.learner.cause(), lesson: None };
         }
         let (level, debt) = (self.pace.envelope().level(now), self.pace.debt(now));
-        let (cause, lesson) = self.learner.refused(now, self.pace.terms(), level, debt);
+        let refused = Refused { terms: self.pace.terms(), level, debt, is_kept: self.is_kept };
+        let (cause, lesson) = self.learner.refused(now, refused);
         if lesson.is_some() {
             let terms = self.learner.terms();
             self.pace.tighten(terms, now);
@@ -47,8 +49,8 @@ impl Schedule {
     }
 
     /// An answer to a request that left at `departed_at` says what is left of the limit. Less than
-    /// our own requests can have left was used by others, and is added to the debt.
-    pub fn told(&mut self, told: Told, departed_at: Duration, now: Duration) {
+    /// our own requests can have left was used by others, and is added to the debt. Gives how many.
+    pub fn told(&mut self, told: Told, departed_at: Duration, now: Duration) -> u32 {
         let terms = self.pace.terms();
         let full = u64::from(terms.limit) + u64::from(self.others);
         let is_ours = match told.window {
@@ -58,16 +60,19 @@ impl Schedule {
         // What was sent in the windows before a slow answer is not known any more.
         let is_fresh = now <= departed_at + self.pace.envelope().cell() * 4;
         if !is_ours || !is_fresh {
-            return;
+            return 0;
         }
         let used = full.saturating_sub(told.remaining);
         let known = self.pace.envelope().level(departed_at) + u64::from(self.others);
         let foreign = used.saturating_sub(known).min(u64::from(terms.limit));
         // One: it rounds.
-        if foreign > 1 {
-            self.pace.add(u32::try_from(foreign).unwrap_or(u32::MAX), now);
-            self.learner.note_foreign(foreign, now);
+        if foreign <= 1 {
+            return 0;
         }
+        let count = u32::try_from(foreign).unwrap_or(u32::MAX);
+        self.pace.add(count, now);
+        self.learner.note_foreign(foreign, now);
+        count
     }
 
     /// What was learnt, and when; and how many requests of others count at present.

@@ -30,6 +30,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Ours, Self::ForeignUse, Self::SmallerBurst, Self::Unknown];
+
     /// A metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -95,10 +98,12 @@ pub struct Seen {
     pub is_shared: bool,
     /// Whether it is known what was sent in the windows before.
     pub is_past_known: bool,
+    /// Whether the schedule was kept: if not, a refusal says nothing about the limiter.
+    pub is_kept: bool,
 }
 
 /// What was learnt of one limiter, and when.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Lessons {
     tick: Option<(Lesson, Duration)>,
     spread: Option<(Lesson, Duration)>,
@@ -116,6 +121,10 @@ impl Lessons {
         }
         if seen.is_shared && !is_near {
             return (Cause::ForeignUse, None);
+        }
+        if !seen.is_kept {
+            let cause = if debt > 0 { Cause::SmallerBurst } else { Cause::Unknown };
+            return (if is_near { Cause::Ours } else { cause }, None);
         }
         if held_up > terms.spread && terms.spread < SPREAD_MAX {
             let steps = held_up.as_millis().div_ceil(SPREAD_STEP.as_millis());
@@ -183,6 +192,7 @@ mod tests {
         held_up: ms(0),
         is_shared: false,
         is_past_known: true,
+        is_kept: true,
     };
 
     #[test]
@@ -198,6 +208,9 @@ mod tests {
             (Seen { is_shared: true, ..burst }, Cause::ForeignUse, None),
             (Seen { is_shared: true, ..near }, Cause::Ours, Some(Lesson::Tick(ms(1000)))),
             (SEEN, Cause::Unknown, Some(Lesson::Paced)),
+            (Seen { is_kept: false, ..SEEN }, Cause::Unknown, None),
+            (Seen { is_kept: false, ..near }, Cause::Ours, None),
+            (Seen { is_kept: false, ..burst }, Cause::SmallerBurst, None),
         ] {
             let mut lessons = Lessons::default();
             assert_eq!(lessons.learn(ms(5), &seen), (cause, lesson), "{seen:?}");
@@ -240,7 +253,7 @@ mod tests {
             for (level, debt, held_up, is_shared, is_past_known) in seen {
                 let level = level * u64::from(limit) / 100;
                 let seen = Seen {
-                    terms: before, level, debt, held_up: ms(held_up), is_shared, is_past_known,
+                    terms: before, level, debt, held_up: ms(held_up), is_shared, is_past_known, is_kept: true,
                 };
                 lessons.learn(ms(0), &seen);
                 let after = lessons.applied_to(configured);

@@ -6,7 +6,7 @@ use super::learn::{Cause, Lesson, Lessons, Seen};
 use super::pace::Terms;
 
 /// What one schedule watches, to learn from it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Learner {
     configured: Terms,
     lessons: Lessons,
@@ -17,6 +17,19 @@ pub struct Learner {
     /// How many requests of others there were, and when they were told of last.
     foreign: Option<(u64, Duration)>,
     cause: Cause,
+}
+
+/// How a schedule stood when the upstream refused a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused {
+    /// What it keeps.
+    pub terms: Terms,
+    /// The most that any limiter can have counted, others' requests included.
+    pub level: u64,
+    /// How many requests too early the last one left.
+    pub debt: u32,
+    /// Whether it held anything back.
+    pub is_kept: bool,
 }
 
 impl Learner {
@@ -62,14 +75,9 @@ impl Learner {
         self.foreign.filter(|foreign| self.counts(foreign.1, now)).map_or(0, |(count, _)| count)
     }
 
-    /// The upstream refused a request. `level`: what any limiter can have counted, others' included.
-    pub fn refused(
-        &mut self,
-        now: Duration,
-        terms: Terms,
-        level: u64,
-        debt: u32,
-    ) -> (Cause, Option<Lesson>) {
+    /// The upstream refused a request.
+    pub fn refused(&mut self, now: Duration, refused: Refused) -> (Cause, Option<Lesson>) {
+        let Refused { terms, level, debt, is_kept } = refused;
         let foreign = self.foreign(now);
         let held_up = self.held_up.filter(|held_up| self.counts(held_up.1, now));
         let seen = Seen {
@@ -79,6 +87,7 @@ impl Learner {
             held_up: held_up.map_or(Duration::ZERO, |(delay, _)| delay),
             is_shared: foreign > 0,
             is_past_known: now >= self.unknown_until,
+            is_kept,
         };
         let (cause, lesson) = self.lessons.learn(now, &seen);
         self.cause = cause;

@@ -20,7 +20,7 @@ pub(super) struct Line {
     /// In the queue.
     pub(super) number: usize,
     /// The tenant's.
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -52,6 +52,12 @@ impl Lines {
             stays
         });
         lines
+    }
+
+    /// The line of a tenant that is configured.
+    pub(super) fn of_tenant(&self, name: &str) -> Option<Arc<Line>> {
+        let lined = self.0.iter().find(|lined| lined.is_open && *lined.line.name == *name)?;
+        Some(Arc::clone(&lined.line))
     }
 
     /// A tenant's own bound.

@@ -22,7 +22,10 @@ mod report;
 mod lines;
 mod turns;
 mod outlook;
+mod throttled;
+mod shadow;
 mod quota;
+mod shadowed;
 mod answers;
 mod place;
 mod own_call;
@@ -48,7 +51,7 @@ pub use own_call::OwnPermit;
 use place::Turn;
 pub use place::{Permit, Place};
 use quota::Quota;
-pub use report::{Learnt, QuotaReport, WaitingReport};
+pub use report::{Learnt, QuotaReport, ShadowReport, WaitingReport};
 pub use sharing::SharedKey;
 use sharing::Sharing;
 use state_file::StateFile;
@@ -138,7 +141,9 @@ impl Shaper {
         let mut builder = Builder::new(config, began_at, open.as_mut(), metrics);
         let shaped = |(name, terms): (&String, &model::Quota)| {
             let quota = quota(&mut builder, name, terms)?;
-            let lines = quota.arrange(&config.tenants, length_max(config, terms, &quota));
+            let length_max = length_max(config, terms, &quota);
+            let lines = quota.arrange(&config.tenants, length_max);
+            quota.hold(!config.shaping.shadow, &config.tenants, length_max);
             let late = (terms.spread / 2).max(LATE_MIN);
             Some((name.clone(), Shaped { quota, lines, late }))
         };

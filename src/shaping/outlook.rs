@@ -23,6 +23,9 @@ impl<W> Turns<W> {
     /// Whether a request that arrives now would leave before its deadline.
     pub(super) fn foresee(&mut self, request: Request<'_>, now: Duration) -> Result<(), Refusal> {
         let Request { line, ticket, deadline } = request;
+        if !self.schedule.is_kept() {
+            return Ok(());
+        }
         if let Err(full) = self.queue.check(line.number) {
             return Err(self.refusal(line, full, now));
         }

@@ -27,7 +27,7 @@ pub enum Start {
 }
 
 /// One limit's schedule.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pace {
     terms: Terms,
     interval: Duration,
@@ -92,22 +92,14 @@ impl Pace {
     /// Takes into account what was sent before, under whatever terms.
     pub fn recall(&mut self, history: &History, now: Duration) {
         let Marks { clear_at, bursts_from, slow_until, .. } = history.marks;
-        let Terms { window, tick, .. } = self.terms;
         history.sent.iter().for_each(|sent| self.envelope.recall(*sent));
-        let clear_at = if history.terms == self.terms {
-            clear_at
-        } else {
-            // As if it had been sent at our own pace; after two windows nobody remembers it.
-            let repaid = history.sent.iter().fold(Duration::ZERO, |clear_at, sent| {
-                let from = clear_at.max(sent.at.saturating_sub(SLACK));
-                from.saturating_add(self.interval.saturating_mul(sent.count))
-            });
-            repaid.min(now + self.memory + window + tick)
-        };
+        let is_known = history.terms == self.terms;
+        let clear_at =
+            if is_known { clear_at } else { self.repaid(Duration::ZERO, &history.sent, now) };
         self.clear_at = self.clear_at.max(clear_at);
         self.slow_until = self.slow_until.max(slow_until);
         self.bursts_from = self.bursts_from.max(bursts_from);
-        if history.terms.window < window {
+        if history.terms.window < self.terms.window {
             // It does not reach back far enough.
             self.bursts_from = self.bursts_from.max(now + self.memory * 2);
         }
@@ -124,12 +116,25 @@ impl Pace {
 
     /// So many requests were sent by others, at some time until now.
     pub fn add(&mut self, count: u32, now: Duration) {
-        self.envelope.recall(Sent { at: now, count });
-        let repaid = self.clear_at.max(now.saturating_sub(SLACK));
-        let repaid = repaid.saturating_add(self.interval.saturating_mul(count));
-        let Terms { window, tick, .. } = self.terms;
+        let sent = Sent { at: now, count };
+        self.envelope.recall(sent);
+        self.clear_at = self.repaid(self.clear_at, &[sent], now).max(self.clear_at);
+    }
+
+    /// Owes what was sent within two windows, and nothing for what was sent before.
+    pub fn recount(&mut self, now: Duration) {
+        let sent = self.envelope.sent(now);
+        self.clear_at = self.repaid(Duration::ZERO, &sent, now);
+    }
+
+    /// When it is repaid as if it had been sent at our own pace, beside what was owed before.
+    fn repaid(&self, owed: Duration, sent: &[Sent], now: Duration) -> Duration {
+        let repaid = sent.iter().fold(owed, |clear_at, sent| {
+            let from = clear_at.max(sent.at.saturating_sub(SLACK));
+            from.saturating_add(self.interval.saturating_mul(sent.count))
+        });
         // After two windows nobody remembers anything.
-        self.clear_at = repaid.min(now + self.memory + window + tick).max(self.clear_at);
+        repaid.min(now + self.memory + self.terms.window + self.terms.tick)
     }
 
     /// How many requests were sent sooner than they would have been evenly spaced.

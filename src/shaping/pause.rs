@@ -13,7 +13,7 @@ const UNTOLD_MAX: Duration = Duration::from_secs(60);
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// A quota's pause.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Pause {
     until: Duration,
     probe: Probe,

@@ -77,7 +77,9 @@ impl Place {
                 retaken |= is_late;
                 continue;
             }
-            turn.sent = Some((taken.charge.number, now));
+            if turn.sent.replace((taken.charge.number, now)).is_some() {
+                turn.quota.more_in_shadow(1);
+            }
             let waited = now.saturating_duration_since(turn.arrived_at);
             turn.quota.observe_wait(waited);
             return Ok(Permit { departed_at: now, waited });
@@ -85,8 +87,8 @@ impl Place {
     }
 
     /// The upstream answered `429`, with this `Retry-After` and this head: pauses the whole quota.
-    /// Gives how long, and whether the call could be sent again before its deadline; `None` without
-    /// a quota.
+    /// Gives how long, and whether the call could be sent again before its deadline, which it never is
+    /// where calls are not held back; `None` without a quota.
     pub fn throttled(
         &self,
         asked: Option<Duration>,
@@ -99,7 +101,7 @@ impl Place {
         let pause = turn.quota.throttled(charge, asked);
         let again = turn.quota.returns_by(&turn.line, turn.ticket);
         let by = deadline.min(Instant::now() + turn.wait_max);
-        Some((pause, again < by))
+        Some((pause, turn.quota.is_held() && again < by))
     }
 
     /// The upstream answered anything else, with this head.

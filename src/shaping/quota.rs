@@ -1,10 +1,10 @@
 //! One quota as calls meet it: its turns behind one lock, which is never held over a wait. Whoever's
 //! turn it is waits for the clock; the others wait for their turn.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntGaugeVec;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +16,9 @@ use super::pace::Terms;
 use super::queue::Ticket;
 use super::report::QuotaReport;
 use super::schedule::Schedule;
+use super::shadow::Shadow;
 use super::state_file::StateFile;
+use super::throttled::Throttled;
 use super::turns::{Request, Step, Taken, Turns};
 use crate::config::model::Tenant;
 use crate::telemetry::Metrics;
@@ -27,8 +29,10 @@ pub(super) struct Quota {
     pub(super) name: Box<str>,
     pub(super) began_at: Instant,
     turns: Mutex<Turns<Arc<Notify>>>,
+    /// What would become of calls, where they are not held back.
+    pub(super) shadow: Mutex<Option<Shadow>>,
     /// Answers 429 of the upstream's.
-    pub(super) throttled: AtomicU64,
+    pub(super) throttled: Throttled,
     pub(super) metrics: Metrics,
 }
 
@@ -41,8 +45,9 @@ impl Quota {
         metrics: &Metrics,
     ) -> Self {
         let turns = Mutex::new(Turns::new(schedule));
-        let (throttled, metrics) = (AtomicU64::new(0), metrics.clone());
-        Self { name: name.into(), began_at, turns, throttled, metrics }
+        let (shadow, throttled, metrics) =
+            (Mutex::default(), Throttled::default(), metrics.clone());
+        Self { name: name.into(), began_at, turns, shadow, throttled, metrics }
     }
 
     /// The schedule is written down from now on, if there is a file for it.
@@ -61,6 +66,7 @@ impl Quota {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
         turns.schedule.change(terms, also, others, now);
+        self.in_shadow(|shadow, now| shadow.schedule().change(terms, also, others, now));
         // Some have to wait for longer now, and some perhaps for too long.
         turns.everybody().for_each(|woken| woken.notify_one());
     }
@@ -93,9 +99,10 @@ impl Quota {
         ticket: Ticket,
         deadline: Instant,
     ) -> Result<(), Refusal> {
-        let now = Instant::now();
+        let now = self.since(Instant::now());
         let request = Request { line, ticket, deadline: self.since(deadline) };
-        self.lock().foresee(request, self.since(now))
+        self.arrives_in_shadow(line, request.deadline);
+        self.lock().foresee(request, now)
     }
 
     /// Waits for the call's turn. A call that is dropped meanwhile gives its place on.
@@ -116,7 +123,7 @@ impl Quota {
             let woken = Arc::new(Notify::new());
             turns.push(request, Arc::clone(&woken), now)?;
             tell_displaced(&mut turns, now);
-            self.depth(&turns);
+            self.depth(&turns, line);
             Waiter { quota: Arc::clone(self), line: Arc::clone(line), ticket, woken }
         };
         let mut delay = Duration::ZERO;
@@ -147,7 +154,7 @@ impl Quota {
         match step {
             Step::Leave(_) => {
                 wake_next(&mut turns, now);
-                self.depth(&turns);
+                self.depth(&turns, &waiter.line);
             }
             // Whose bound has room by now comes before this one.
             Step::Wait => wake_next(&mut turns, now),
@@ -183,10 +190,18 @@ impl Quota {
         self.began_at + taken.charge.at
     }
 
-    /// Brings the gauge of the use up to date: it falls by itself.
+    /// Brings the gauges up to date that change by themselves.
     pub(super) fn observe(&self) {
-        let ratio = self.report().used_ratio;
-        self.metrics.quota_used_ratio.with_label_values(&[&*self.name]).set(ratio);
+        let (report, label) = (self.report(), [&*self.name]);
+        let lessons = self.learnt(1.0).len();
+        let metrics = &self.metrics;
+        let set = |gauge: &IntGaugeVec, value: u64| {
+            gauge.with_label_values(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        metrics.quota_used_ratio.with_label_values(&label).set(report.used_ratio);
+        set(&metrics.quotas.paused, report.paused_for_seconds.unwrap_or_default());
+        set(&metrics.quotas.foreign, report.foreign_usage);
+        set(&metrics.quotas.lessons, lessons as u64);
     }
 
     /// What it looks like now; what is configured is for the caller to add.
@@ -206,9 +221,11 @@ impl Quota {
             used_ratio,
             waiting: turns.waiting(),
             paused_for_seconds: (!paused.is_zero()).then_some(paused.as_secs()),
-            throttled: self.throttled.load(Ordering::Relaxed),
+            throttled: self.throttled.count(),
+            throttled_by_cause: self.throttled.by_cause(),
             learnt: Vec::new(),
             foreign_usage: turns.schedule.learnt(now).1,
+            shadow: self.shadow_report(),
         }
     }
 
@@ -218,9 +235,12 @@ impl Quota {
         self.metrics.queue_wait.with_label_values(&label).observe(waited.as_secs_f64());
     }
 
-    fn depth(&self, turns: &Turns<Arc<Notify>>) {
-        let depth = i64::try_from(turns.len()).unwrap_or(i64::MAX);
-        self.metrics.queue_depth.with_label_values(&[&*self.name]).set(depth);
+    /// The gauges of those who wait, after a change in this line.
+    fn depth(&self, turns: &Turns<Arc<Notify>>, line: &Line) {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let (all, own) = (gauge(turns.len()), gauge(turns.queue.waiting(line.number)));
+        self.metrics.queue_depth.with_label_values(&[&*self.name]).set(all);
+        self.metrics.quotas.waiting.with_label_values(&[&*self.name, &*line.name]).set(own);
     }
 
     pub(super) fn since(&self, at: Instant) -> Duration {
@@ -261,7 +281,7 @@ impl Drop for Waiter {
         if turns.remove(&self.line, self.ticket) {
             wake_next(&mut turns, now);
             tell_displaced(&mut turns, now);
-            self.quota.depth(&turns);
+            self.quota.depth(&turns, &self.line);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is told of quotas: to `/status`, its table and its page. No field holds a secret.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Shaper;
@@ -26,10 +28,31 @@ pub struct QuotaReport {
     pub paused_for_seconds: Option<u64>,
     /// Answers 429 of the upstream's since the quota began.
     pub throttled: u64,
+    /// How many of them had which cause: those of `upstream_throttled_total` that there were.
+    pub throttled_by_cause: BTreeMap<String, u64>,
     /// What is assumed of the limiter since it refused calls.
     pub learnt: Vec<Learnt>,
     /// Calls of others on the same key that the upstream told of, within the last two windows.
     pub foreign_usage: u64,
+    /// What would have become of calls; absent unless `shaping.shadow` is on.
+    pub shadow: Option<ShadowReport>,
+}
+
+/// What would have become of calls that were not held back, since that began.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShadowReport {
+    /// Since then.
+    pub for_seconds: u64,
+    /// Calls that would have left when they came.
+    pub at_once: u64,
+    /// Calls that would have left later.
+    pub would_wait: u64,
+    /// Calls that would have been refused.
+    pub would_refuse: u64,
+    /// Calls that would be waiting now: they are in none of the others yet.
+    pub waiting: usize,
+    /// The longest of those waits.
+    pub longest_wait_seconds: f64,
 }
 
 /// What a refusal by the upstream taught. The next start forgets it.
@@ -53,6 +76,19 @@ pub struct WaitingReport {
 }
 
 impl QuotaReport {
+    /// `3`, or with their causes `3 (2 ours, 1 unknown)`.
+    #[must_use]
+    pub fn throttles(&self) -> String {
+        if self.throttled_by_cause.is_empty() {
+            return self.throttled.to_string();
+        }
+        let causes = self
+            .throttled_by_cause
+            .iter()
+            .map(|(cause, count)| format!("{count} {}", cause.replace('_', " ")));
+        format!("{} ({})", self.throttled, causes.collect::<Vec<_>>().join(", "))
+    }
+
     /// `100 in 60 s`, with the share where it is not all.
     #[must_use]
     pub fn terms(&self) -> String {
@@ -64,6 +100,22 @@ impl QuotaReport {
         };
         let limit = format!("{}/{per}", self.limit);
         if self.share < 1.0 { format!("{limit}, {:.0} % of it", self.share * 100.0) } else { limit }
+    }
+}
+
+impl ShadowReport {
+    /// In a sentence, for people.
+    #[must_use]
+    pub fn told(&self) -> String {
+        format!(
+            "shadow, nothing is held back: {} calls would have left at once, {} would have waited \
+             (up to {:.1} s), {} would have been refused, {} would be waiting",
+            self.at_once,
+            self.would_wait,
+            self.longest_wait_seconds,
+            self.would_refuse,
+            self.waiting
+        )
     }
 }
 

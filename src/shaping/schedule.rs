@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::also::Also;
 use super::envelope::Envelope;
-use super::history::{History, Marks};
+use super::history::{History, Marks, Sent};
 use super::learner::Learner;
 use super::pace::{Pace, Start, Terms};
 use super::pause::Pause;
 
 /// When requests of one quota may leave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Schedule {
     pub(super) pace: Pace,
     pub(super) also: Option<Also>,
@@ -20,6 +20,8 @@ pub struct Schedule {
     pub(super) learner: Learner,
     /// What others may use of the limit, beside our share.
     pub(super) others: u32,
+    /// False: what is sent is counted, and nothing is held back.
+    pub(super) is_kept: bool,
 }
 
 /// A request that was charged, and may not have left yet.
@@ -42,7 +44,7 @@ impl Schedule {
         };
         let learner = Learner::new(terms, unknown_until);
         let (pace, pause) = (Pace::new(terms, start, now), Pause::default());
-        Self { pace, also, pause, charges: 0, learner, others: 0 }
+        Self { pace, also, pause, charges: 0, learner, others: 0, is_kept: true }
     }
 
     /// The same, beside others who may use so many requests of the limit.
@@ -56,7 +58,8 @@ impl Schedule {
     pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
         let pace = Pace::own(limit, window, now);
         let learner = Learner::new(pace.terms(), Duration::ZERO);
-        Self { pace, also: None, pause: Pause::default(), charges: 0, learner, others: 0 }
+        let pause = Pause::default();
+        Self { pace, also: None, pause, charges: 0, learner, others: 0, is_kept: true }
     }
 
     /// Goes on under other terms, with what was sent under these and the upstream's pause.
@@ -77,6 +80,29 @@ impl Schedule {
         self.pace = Pace::new(terms, Start::Idle, now);
         self.also = also.map(|also| Also::new(terms, also));
         self.recall(&history, now);
+    }
+
+    /// Whether anything is held back from now on. What was sent while nothing was counts as far back
+    /// as a limiter remembers it.
+    pub fn keep(&mut self, is_kept: bool, now: Duration) {
+        if is_kept && !self.is_kept {
+            self.pace.recount(now);
+        }
+        self.is_kept = is_kept;
+    }
+
+    /// Whether anything is held back.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// So many requests were sent that nobody asked for a permit for.
+    pub fn add(&mut self, count: u32, now: Duration) {
+        self.pace.add(count, now);
+        if let Some(also) = &mut self.also {
+            also.envelope.recall(Sent { at: now, count });
+        }
     }
 
     /// Takes into account what was sent before, under whatever terms.
@@ -123,7 +149,11 @@ impl Schedule {
         if let Some(also) = &mut self.also {
             also.envelope.count(now);
         }
-        self.pace.charge(now);
+        if self.is_kept {
+            self.pace.charge(now);
+        } else {
+            self.pace.add(1, now);
+        }
         self.charges += 1;
         self.pause.sent(self.charges, now);
         Ok(Charge { at: now, number: self.charges })
@@ -134,6 +164,9 @@ impl Schedule {
     /// # Errors
     /// As [`Self::admit`].
     pub fn check(&mut self, now: Duration) -> Result<(), Duration> {
+        if !self.is_kept {
+            return Ok(());
+        }
         self.pause.check(now)?;
         self.pace.check(now)?;
         if let Some(also) = &mut self.also
@@ -148,7 +181,7 @@ impl Schedule {
     /// silence meanwhile: it must not leave.
     #[must_use]
     pub fn restamp(&mut self, charge: Charge, now: Duration) -> bool {
-        if self.pause.overtook(charge.number, now) {
+        if self.is_kept && self.pause.overtook(charge.number, now) {
             return false;
         }
         self.pace.restamp(charge.at, now);

@@ -101,9 +101,10 @@ impl<W> Turns<W> {
 
     /// Takes a permit at once, if nobody waits.
     pub(super) fn admit(&mut self, line: &Line, now: Duration) -> Option<Taken> {
-        if self.own_waiting > 0
-            || !self.queue.is_empty()
-            || self.lines.bound(line.number).is_some_and(|b| b.check(now).is_err())
+        if self.schedule.is_kept()
+            && (self.own_waiting > 0
+                || !self.queue.is_empty()
+                || self.lines.bound(line.number).is_some_and(|b| b.check(now).is_err()))
         {
             return None;
         }
@@ -125,6 +126,12 @@ impl<W> Turns<W> {
     /// What this waiting request does now.
     pub(super) fn step(&mut self, request: Request<'_>, now: Duration) -> Step {
         let Request { line, ticket, deadline } = request;
+        if !self.schedule.is_kept()
+            && let Ok(taken) = self.charge(line.number, now)
+        {
+            self.queue.remove(line.number, ticket);
+            return Step::Leave(taken);
+        }
         let next = self.next(now).filter(|_| self.own_waiting == 0);
         let next = next.filter(|next| (next.line, next.ticket) == (line.number, ticket));
         let later = match next {

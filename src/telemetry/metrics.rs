@@ -9,6 +9,7 @@ use prometheus::{
 };
 
 use super::families::{Families, histogram_opts, opts};
+use super::quotas::QuotaMetrics;
 
 /// Every metric of the process. Cloning shares the counts.
 #[derive(Clone)]
@@ -83,6 +84,8 @@ pub struct Metrics {
     pub quota_limit: IntGaugeVec,
     /// Calls sent in the last window, as a part of the limit, by `quota`.
     pub quota_used_ratio: GaugeVec,
+    /// What else is told of quotas.
+    pub quotas: QuotaMetrics,
     /// Requests that left with a permit, by `quota`: attempts, and the sidecar's own calls.
     pub quota_sent: IntCounterVec,
     /// Writes of the schedules to their file that failed; the first ends them.
@@ -152,6 +155,7 @@ impl Metrics {
             queue_wait: family.queue_wait()?,
             quota_limit: family.gauges("quota_limit", "Our share, calls a window", &["quota"])?,
             quota_used_ratio: family.quota_used_ratio()?,
+            quotas: QuotaMetrics::new(&family)?,
             quota_sent: family.counters("quota_sent_total", "Permits used", &["quota"])?,
             state_file_errors: family.counter("state_file_errors_total", "Failed writes")?,
             upstream_throttled: family.upstream_throttled()?,

@@ -3,6 +3,7 @@
 //! Nothing here may hold a secret, a path or a caller's text in a label.
 
 mod families;
+mod quotas;
 pub mod metrics;
 pub mod trace;
 pub mod audit;
@@ -12,6 +13,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 pub use metrics::Metrics;
+pub use quotas::QuotaMetrics;
 
 /// An error and its causes in one line, for a log line: `reading the secret: permission denied`.
 #[must_use]

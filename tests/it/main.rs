@@ -35,6 +35,7 @@ mod webhooks;
 mod service_accounts;
 mod hardening;
 mod servers;
+mod shadow;
 mod pod;
 mod gateway;
 mod machine;

@@ -40,6 +40,8 @@ pub struct Shaping {
     pub queue_max: Option<usize>,
     /// Where the schedules are kept over a restart.
     pub state_file: StateFile,
+    /// No call is held back: what would have become of it is counted.
+    pub shadow: bool,
 }
 
 /// A file that outlives the process.

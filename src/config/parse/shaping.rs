@@ -66,10 +66,14 @@ impl Checker<'_> {
             }
             _ => {}
         }
+        if written.shadow == Some(true) {
+            self.warn("shaping.shadow", "no quota is kept: calls are counted and not held back");
+        }
         Some(Shaping {
             wait_max: self.timeout("shaping.max_wait", written.max_wait, WAIT_MAX_S)?,
             queue_max: queue.and_then(|queue| usize::try_from(queue).ok()),
             state_file: self.state_file(written.state_file.as_deref())?,
+            shadow: written.shadow.unwrap_or(false),
         })
     }
 

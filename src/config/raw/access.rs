@@ -90,7 +90,7 @@ pub struct Shaping {
     /// Where the schedule is kept over a restart: auto (a file in `$STATE_DIRECTORY` or
     /// /var/lib/datapulse-sidecar, where there is such a folder), none, or a path. Default: auto.
     pub state_file: Option<String>,
-    /// Compute and report, hold nothing. Default: false.
+    /// Hold no call back: what would have become of each is counted. Default: false.
     pub shadow: Option<bool>,
     /// Replicas that share a quota.
     pub fleet: Option<Fleet>,

@@ -35,7 +35,7 @@ pub use webhooks::{Dedupe, Endpoint, Webhooks};
 /// What is part of the format and not built yet: refused by name, left out of `example.yaml`.
 ///
 /// `[]` stands for any item of a list.
-pub const NOT_YET: &[&str] = &["shaping.shadow", "shaping.fleet"];
+pub const NOT_YET: &[&str] = &["shaping.fleet"];
 
 /// The configuration of datapulse-sidecar.
 #[derive(Default, Deserialize, JsonSchema)]

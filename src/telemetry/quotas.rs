@@ -1,0 +1,50 @@
+//! The metric families of quotas that a scrape brings up to date, and those of calls in shadow.
+
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+
+use super::families::Families;
+
+/// What is told of each quota beside its use.
+#[derive(Clone)]
+pub struct QuotaMetrics {
+    /// Calls that wait, by `quota`, `tenant`.
+    pub waiting: IntGaugeVec,
+    /// Until the upstream's silence ends, in seconds; 0 where there is none; by `quota`.
+    pub paused: IntGaugeVec,
+    /// Calls of others on the same key that the upstream told of of late, by `quota`.
+    pub foreign: IntGaugeVec,
+    /// What is assumed of the limiter since it refused calls, by `quota`.
+    pub lessons: IntGaugeVec,
+    /// Calls that were not held back, by `quota` and `outcome`: what would have become of them.
+    pub shadow_calls: IntCounterVec,
+    /// How long they would have waited, those that would have left; by `quota`.
+    pub shadow_wait: HistogramVec,
+}
+
+impl std::fmt::Debug for QuotaMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("QuotaMetrics")
+    }
+}
+
+impl QuotaMetrics {
+    pub(super) fn new(family: &Families) -> Result<Self, prometheus::Error> {
+        let quota = ["quota"];
+        Ok(Self {
+            waiting: family.gauges("queue_waiting", "Calls that wait", &["quota", "tenant"])?,
+            paused: family.gauges("quota_paused_seconds", "Silence that is left", &quota)?,
+            foreign: family.gauges("quota_foreign_calls", "Calls of others", &quota)?,
+            lessons: family.gauges("quota_lessons", "What its 429s taught", &quota)?,
+            shadow_calls: family.counters(
+                "shadow_calls_total",
+                "Calls not held back, by what would have become of them",
+                &["quota", "outcome"],
+            )?,
+            shadow_wait: family.histograms(
+                "shadow_wait_seconds",
+                "How long calls that are not held back would have waited",
+                &quota,
+            )?,
+        })
+    }
+}
