@@ -7,12 +7,14 @@ mod own_calls;
 mod clients;
 mod stores;
 mod online;
+mod login;
 mod build;
 mod run;
 mod drain;
 mod reload;
 
 pub use build::{Ports, Sidecar, StartError};
+pub use login::{Login, LoginError};
 pub use online::{Finding, check_online};
 pub use run::{Ended, Shutdown};
 

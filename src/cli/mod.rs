@@ -10,6 +10,7 @@ mod check;
 mod explain;
 mod status;
 mod inject;
+mod login;
 mod emulator;
 mod send_webhook;
 mod demo;
@@ -68,6 +69,13 @@ enum Command {
     /// Nothing is sent, and no secret is read. Exit code 1: it would be refused.
     /// Example: `datapulse-sidecar explain GET /v1/datasets --tenant billing`
     Explain(explain::Args),
+    /// Asks a person in a browser, and keeps the refresh token in its store
+    ///
+    /// OAuth 2.0 authorization code with PKCE. The address is always printed, and the one that the
+    /// browser ends up at may be pasted, so that the browser can be on another machine. The token is
+    /// never printed; a sidecar that runs uses it from then on.
+    /// Example: `datapulse-sidecar login alice --no-browser`
+    Login(login::Args),
     /// Shows a running sidecar as a table
     ///
     /// Example: `datapulse-sidecar status --admin http://127.0.0.1:9465`
@@ -140,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Exec(program) => exec::exec(&args.config, &program),
         Command::Check(check) => check::check(&args.config, &check),
         Command::Explain(explain) => explain::explain(&args.config, &explain),
+        Command::Login(login) => login::login(&args.config, &login),
         Command::Status(status) => status::status(&status),
         Command::Inject(inject) => inject::inject(&args.config, &inject),
         Command::Schema => {

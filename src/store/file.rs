@@ -59,6 +59,71 @@ impl SecretStore for FileStore {
         })
         .await
     }
+
+    async fn may_put(&self, at: &SecretRef) -> Result<(), StoreError> {
+        blocking(at, |at| {
+            // Something that could be there: whether the rest can be kept shows in the same way.
+            let (folder, _, _) = to_put(at, &SecretValue::new(b"x".to_vec()))?;
+            beside(&folder).map(drop).map_err(|source| unwritable(at, source))
+        })
+        .await
+    }
+
+    async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
+        let new = new.clone();
+        blocking(at, move |at| {
+            let SecretRef::File { path, .. } = at else {
+                return Err(StoreError::OtherStore { at: at.clone() });
+            };
+            let (folder, _) = target_of(path).map_err(|source| unwritable(at, source))?;
+            let _lock = lock_on(at, &folder)?;
+            let (folder, path, content) = to_put(at, &new)?;
+            write_whole(&folder, &path, &content).map_err(|source| unwritable(at, source))
+        })
+        .await
+    }
+}
+
+/// Where a value belongs, its folder first, and the whole content of the file with it.
+fn to_put(
+    at: &SecretRef,
+    new: &SecretValue,
+) -> Result<(PathBuf, PathBuf, SecretValue), StoreError> {
+    let SecretRef::File { path, key } = at else {
+        return Err(StoreError::OtherStore { at: at.clone() });
+    };
+    let content = match (read_capped(at, path), key) {
+        (Ok(_), None) | (Err(StoreError::Unusable { .. }), None) => line(new),
+        (Ok(content), Some(key)) => with_field(at, &content, key, new)?,
+        (Err(StoreError::Missing { .. }), None) => line(new),
+        (Err(StoreError::Missing { .. }), Some(key)) => {
+            with_field(at, &SecretValue::new(b"{}".to_vec()), key, new)?
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let (folder, path) = target_of(path).map_err(|source| unwritable(at, source))?;
+    Ok((folder, path, content))
+}
+
+/// As [`folder_of`], of a file that may not be there yet.
+fn target_of(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    match folder_of(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::canonicalize(folder.unwrap_or_else(|| Path::new(".")))?;
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let path = folder.join(name);
+    Ok((folder, path))
+}
+
+fn line(value: &SecretValue) -> SecretValue {
+    SecretValue::new([value.expose(), b"\n"].concat())
+}
+
+fn unwritable(at: &SecretRef, source: io::Error) -> StoreError {
+    StoreError::Unwritable { at: at.clone(), source }
 }
 
 /// The lock on the folder that the file is really in.
@@ -66,11 +131,15 @@ fn lock(at: &SecretRef) -> Result<FolderLock, StoreError> {
     let SecretRef::File { path, .. } = at else {
         return Err(StoreError::OtherStore { at: at.clone() });
     };
-    let locked = folder_of(path).and_then(|(folder, _)| FolderLock::try_new(&folder));
-    match locked {
+    let (folder, _) = folder_of(path).map_err(|source| unwritable(at, source))?;
+    lock_on(at, &folder)
+}
+
+fn lock_on(at: &SecretRef, folder: &Path) -> Result<FolderLock, StoreError> {
+    match FolderLock::try_new(folder) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err(StoreError::Claimed { at: at.clone() }),
-        Err(source) => Err(StoreError::Unwritable { at: at.clone(), source }),
+        Err(source) => Err(unwritable(at, source)),
     }
 }
 
@@ -120,16 +189,22 @@ fn replace(at: &SecretRef, old: &SecretValue, new: &SecretValue) -> Result<(), S
     }
     let content = match key {
         Some(key) => with_field(at, &read_capped(at, path)?, key, new)?,
-        None => SecretValue::new([new.expose(), b"\n"].concat()),
+        None => line(new),
     };
-    let write = || {
-        let (folder, path) = folder_of(path)?;
-        let mut file = tempfile::Builder::new().prefix(".datapulse-").tempfile_in(folder)?;
-        file.write_all(content.expose())?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map(drop).map_err(|error| error.error)
-    };
-    write().map_err(|source| StoreError::Unwritable { at: at.clone(), source })
+    let written = folder_of(path).and_then(|(folder, path)| write_whole(&folder, &path, &content));
+    written.map_err(|source| unwritable(at, source))
+}
+
+fn write_whole(folder: &Path, path: &Path, content: &SecretValue) -> io::Result<()> {
+    let mut file = beside(folder)?;
+    file.write_all(content.expose())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// A file in the same folder, gone when it is dropped.
+fn beside(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new().prefix(".datapulse-").tempfile_in(folder)
 }
 
 fn read(at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
@@ -288,6 +363,57 @@ mod tests {
         let value = SecretValue::new(b"s3cr3t".to_vec());
         let claim = Claim::by_version(SecretVersion { value: value.clone(), version: None });
         assert!(FileStore.replace(&nowhere, &claim, &value).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_value_is_put_whatever_is_there_and_the_rest_stays() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let json = Some(r#"{"k":"old","other":1}"#);
+        for (content, key, want) in [
+            (None, None, Ok("n3w\n")),
+            (Some(""), None, Ok("n3w\n")),
+            (Some("any thing\nat all"), None, Ok("n3w\n")),
+            (None, Some("k"), Ok(r#"{"k":"n3w"}"#)),
+            (json, Some("k"), Ok(r#"{"k":"n3w","other":1}"#)),
+            (json, Some("l"), Ok(r#"{"k":"old","l":"n3w","other":1}"#)),
+            (Some("no json"), Some("k"), Err("not_json")),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("file");
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let at = SecretRef::File { path: path.clone(), key: key.map(str::to_owned) };
+            let may = FileStore.may_put(&at).await.map_err(|error| error.kind());
+            assert_eq!(may.err(), want.err(), "{content:?} {key:?}");
+            let before = std::fs::read_to_string(&path).ok();
+            assert_eq!(before.as_deref(), content, "asking changes nothing");
+            let put = FileStore.put(&at, &SecretValue::new(b"n3w".to_vec())).await;
+            let put = put.map(|()| std::fs::read_to_string(&path).unwrap());
+            assert_eq!(put.as_deref().map_err(StoreError::kind), want, "{content:?} {key:?}");
+            if want.is_ok() {
+                assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            }
+            assert!(std::fs::read_dir(dir.path()).unwrap().count() <= 1, "nothing is left behind");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_written_is_known_before_and_a_claim_is_waited_for() {
+        for nowhere in ["file:/nowhere/at/all", "file:/proc/token"] {
+            let error = FileStore.may_put(&nowhere.parse().unwrap()).await.unwrap_err();
+            assert_eq!(error.kind(), "unwritable", "{nowhere}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = SecretRef::File { path: dir.path().to_path_buf(), key: None };
+        assert_eq!(FileStore.may_put(&at).await.unwrap_err().kind(), "not_a_file");
+        let at = SecretRef::File { path: dir.path().join("file"), key: None };
+        let new = SecretValue::new(b"n3w".to_vec());
+        FileStore.put(&at, &new).await.unwrap();
+        let claim = FileStore.claim(&at, &FileStore.read(&at).await.unwrap()).await.unwrap();
+        assert_eq!(FileStore.put(&at, &new).await.unwrap_err().kind(), "claimed");
+        drop(claim);
+        FileStore.put(&at, &new).await.unwrap();
     }
 
     #[tokio::test]

@@ -152,6 +152,25 @@ pub trait SecretStore: fmt::Debug + Send + Sync {
         Err(StoreError::ReadOnly { at: at.clone() })
     }
 
+    /// Whether [`Self::put`] would be let: asked before a person goes to the trouble of getting what is
+    /// to be put. Nothing of the secret changes.
+    ///
+    /// # Errors
+    /// Says what is in the way, as far as it can be known.
+    async fn may_put(&self, at: &SecretRef) -> Result<(), StoreError> {
+        Err(StoreError::ReadOnly { at: at.clone() })
+    }
+
+    /// Writes `new`, whatever is there now, and where nothing is there yet; everything else in the
+    /// secret stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Claimed`], [`StoreError::Conflict`]: somebody else is writing, so try again.
+    async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
+        let _ = new;
+        Err(StoreError::ReadOnly { at: at.clone() })
+    }
+
     /// Work of its own beside reads, such as keeping a login alive. Never ends.
     async fn keep(&self) {
         std::future::pending::<()>().await;

@@ -229,6 +229,16 @@ impl SecretStore for Stores {
         written
     }
 
+    async fn may_put(&self, at: &SecretRef) -> Result<(), StoreError> {
+        self.of(at)?.may_put(at).await
+    }
+
+    async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
+        let written = self.of(at)?.put(at, new).await;
+        self.note_write(at, &written);
+        written
+    }
+
     /// Lets each configured store do its own work, and begins anew when one is replaced.
     async fn keep(&self) {
         let mut changes = self.remote.subscribe();

@@ -33,6 +33,7 @@ mod callers;
 mod exec;
 mod webhooks;
 mod service_accounts;
+mod login;
 mod hardening;
 mod servers;
 mod shadow;

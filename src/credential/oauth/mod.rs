@@ -2,11 +2,15 @@
 
 mod jwt;
 mod endpoint;
+mod login;
+mod pkce;
 mod request;
 
 pub(super) use endpoint::TokenEndpoint;
 pub(super) use jwt::Account;
 pub use jwt::KeyProblem;
+pub use login::{Question, Returned};
+pub use pkce::NoRandomness;
 pub(super) use request::{Shown, asking, assertion};
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod client;
 mod claim;
 mod connector;
 mod identity;
+mod put;
 mod problem;
 mod web_identity;
 
@@ -211,6 +212,14 @@ impl SecretStore for AwsStore {
         let put = self.client.put(place.id, &name, &text, None).await;
         put.map_err(|problem| problem.at(at))?;
         Ok(written(name))
+    }
+
+    async fn may_put(&self, at: &SecretRef) -> Result<(), StoreError> {
+        self.may_put_value(&Place::new(at)?).await
+    }
+
+    async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
+        self.put_value(&Place::new(at)?, new).await
     }
 }
 

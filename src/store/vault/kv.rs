@@ -142,6 +142,12 @@ pub(super) fn secret(
     Ok(SecretVersion { value, version })
 }
 
+/// The last version of a secret that is not there: 0, or that of the deletion.
+pub(super) fn last_version(answer: &Answer) -> u64 {
+    let read = serde_json::from_slice::<Read>(answer.body.expose());
+    read.map_or(0, |read| read.data.metadata.version)
+}
+
 /// The version of what was read; an absent secret and a deleted one are told apart.
 pub(super) fn version_read(
     answer: &Answer,

@@ -5,6 +5,7 @@
 
 mod kv;
 mod login;
+mod put;
 mod session;
 mod transport;
 mod write;
@@ -221,6 +222,14 @@ impl SecretStore for Vault {
         new: &SecretValue,
     ) -> Result<SecretVersion, StoreError> {
         self.replace_field(at, claim, new).await
+    }
+
+    async fn may_put(&self, at: &SecretRef) -> Result<(), StoreError> {
+        self.may_put_field(at).await
+    }
+
+    async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
+        self.put_field(at, new).await
     }
 
     async fn keep(&self) {

@@ -10,17 +10,18 @@ use vaultrs::api::kv2::requests::{SetSecretRequest, SetSecretRequestOptions};
 
 use super::super::{CLAIM_LAPSE, Claim, SecretVersion, StoreError, Version};
 use super::kv::{self, Engine, Place};
+use super::transport::Answer;
 use super::{Vault, parts};
 use crate::secret::{SecretRef, SecretValue};
 
 /// The field that says that a process is about to replace the secret.
-const CLAIM_FIELD: &str = "datapulse_sidecar_claim";
+pub(super) const CLAIM_FIELD: &str = "datapulse_sidecar_claim";
 
 /// A whole secret, to be written again with one field changed.
-struct Whole {
-    place: Place,
-    fields: Map<String, Value>,
-    version: u64,
+pub(super) struct Whole {
+    pub(super) place: Place,
+    pub(super) fields: Map<String, Value>,
+    pub(super) version: u64,
 }
 
 #[derive(Deserialize)]
@@ -87,21 +88,32 @@ impl Vault {
     }
 
     async fn whole(&self, at: &SecretRef, path: &str) -> Result<Whole, StoreError> {
+        let place = self.written_place(at, path).await?;
+        let (answer, _) = self.get(at, &place).await?;
+        read_whole(&answer, at, place)
+    }
+
+    /// A place of the one engine that can be written to.
+    pub(super) async fn written_place(
+        &self,
+        at: &SecretRef,
+        path: &str,
+    ) -> Result<Place, StoreError> {
         let place = self.place(at, path).await?;
         if place.engine == Engine::V1 {
             // It knows no check-and-set: two writers would not notice each other.
             return Err(StoreError::ReadOnly { at: at.clone() });
         }
-        let (answer, _) = self.get(at, &place).await?;
-        let Some(Version::Number(version)) = kv::version_read(&answer, at, place.engine)? else {
-            return Err(StoreError::NotAnAnswer { at: at.clone() });
-        };
-        let fields = answer.json::<Read>(at)?.data.data;
-        Ok(Whole { place, fields, version })
+        Ok(place)
     }
 
     /// Whether nobody else has it: a claim that has been there for too long is one of the dead.
-    fn unclaimed(&self, at: &SecretRef, path: &str, whole: &Whole) -> Result<(), StoreError> {
+    pub(super) fn unclaimed(
+        &self,
+        at: &SecretRef,
+        path: &str,
+        whole: &Whole,
+    ) -> Result<(), StoreError> {
         let mut places = self.places.lock();
         let Some(known) = places.get_mut(path) else { return Ok(()) };
         if !whole.fields.contains_key(CLAIM_FIELD) {
@@ -124,7 +136,7 @@ impl Vault {
         }
     }
 
-    async fn write(&self, at: &SecretRef, whole: Whole) -> Result<Version, StoreError> {
+    pub(super) async fn write(&self, at: &SecretRef, whole: Whole) -> Result<Version, StoreError> {
         let Whole { place, fields, version } = whole;
         let Ok(cas) = u32::try_from(version) else {
             return Err(StoreError::NotAnAnswer { at: at.clone() });
@@ -146,4 +158,17 @@ impl Vault {
 
 fn claimed(at: &SecretRef) -> StoreError {
     StoreError::Claimed { at: at.clone() }
+}
+
+/// A secret as it is now, out of Vault's answer.
+pub(super) fn read_whole(
+    answer: &Answer,
+    at: &SecretRef,
+    place: Place,
+) -> Result<Whole, StoreError> {
+    let Some(Version::Number(version)) = kv::version_read(answer, at, place.engine)? else {
+        return Err(StoreError::NotAnAnswer { at: at.clone() });
+    };
+    let fields = answer.json::<Read>(at)?.data.data;
+    Ok(Whole { place, fields, version })
 }

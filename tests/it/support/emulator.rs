@@ -34,7 +34,10 @@ impl DataPulse {
         };
         let settings = Settings {
             keys: vec![key("reader", Level::ReadOnly), key("root", Level::Admin)],
-            clients: vec![Client::native("etl", Some(&format!("{CANARY}-etl")), Level::ReadWrite)],
+            clients: vec![
+                Client::native("etl", Some(&format!("{CANARY}-etl")), Level::ReadWrite),
+                Client::native("cli", None, Level::ReadWrite),
+            ],
             ..Settings::default()
         };
         let emulator = Emulator::bind((Ipv4Addr::LOCALHOST, 0).into(), settings).await;
@@ -135,6 +138,21 @@ impl DataPulse {
         self.control.add_client(Client::native(id, None, level));
         self.control.trust_key(ClientKey { client: id.to_owned(), jwk });
         serde_json::json!({"client_id": id, "private_key": pem}).to_string()
+    }
+
+    /// One more client of this sort.
+    pub(crate) fn add_client(&self, client: Client) {
+        self.control.add_client(client);
+    }
+
+    /// Grants that this client got.
+    pub(crate) fn grants(&self, client: &str) -> u64 {
+        self.counters().grants.get(client).copied().unwrap_or(0)
+    }
+
+    /// Ends all grants of this client.
+    pub(crate) fn revoke_grants(&self, client: &str) -> usize {
+        self.control.revoke_grants(Some(client))
     }
 
     /// This token is accepted, for reading.

@@ -4,7 +4,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -59,6 +59,10 @@ impl Process {
 
     /// As [`Self::sidecar`], with variables in its environment.
     pub(crate) fn sidecar_in(args: &[&str], env: &[(String, String)]) -> Self {
+        Self::start(Self::command(args, env))
+    }
+
+    fn command(args: &[&str], env: &[(String, String)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
         command.args(args).env_remove("DATAPULSE_SIDECAR_CONFIG");
         // Whoever runs the tests may have a login of their own.
@@ -68,7 +72,7 @@ impl Process {
             }
         }
         command.envs(env.iter().map(|(name, value)| (name, value)));
-        Self::start(command)
+        command
     }
 
     /// As [`Self::sidecar`], by a shell that does `script` first and then becomes the sidecar.
@@ -79,9 +83,20 @@ impl Process {
         Self::start(command)
     }
 
+    /// As [`Self::sidecar_in`], with what its standard input is written by.
+    pub(crate) fn sidecar_told(args: &[&str], env: &[(String, String)]) -> (Self, ChildStdin) {
+        let mut started = Self::spawn(Self::command(args, env), Stdio::piped());
+        let input = started.child.stdin.take().expect("piped");
+        (started, input)
+    }
+
     /// Starts any command.
-    pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> Self {
+        Self::spawn(command, Stdio::null())
+    }
+
+    fn spawn(mut command: Command, input: Stdio) -> Self {
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().expect("the program starts");
         let mut readers = JoinSet::new();
         let stdout = collect(&mut readers, child.stdout.take().expect("piped"));

@@ -1,0 +1,163 @@
+//! `login`: what a person allowed is exchanged for a refresh token, which goes straight into its
+//! store.
+//!
+//! Whatever can be known to fail is found out before the person is asked. The token is never told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use url::Url;
+
+use super::build::StartError;
+use super::clients::issuers;
+use super::stores;
+use crate::config::Config;
+use crate::config::model::RefreshToken;
+use crate::credential::{Free, Issuers, MintError, NoRandomness, Question};
+use crate::identity::IdentityKeeper;
+use crate::secret::{SecretRef, SecretValue};
+use crate::store::{self, CLAIM_LAPSE, SecretStore, StoreError, Stores};
+use crate::telemetry::Metrics;
+
+/// For so long a token is tried to be written: a claim of somebody who died has ended by then.
+const WRITE_MAX: Duration = CLAIM_LAPSE.saturating_mul(2);
+const WRITE_AGAIN: Duration = Duration::from_millis(500);
+
+/// Ready to ask a person.
+#[derive(Debug)]
+pub struct Login {
+    grant: RefreshToken,
+    stores: Arc<Stores>,
+    issuers: Issuers,
+    /// What the client shows; `None`: it is a public one.
+    shown: Option<SecretValue>,
+}
+
+/// Why nobody is logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// See the cause.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The refresh token could not be kept: correct that first, see [`advice`].
+    #[error("the refresh token could not be kept")]
+    Keep(#[source] StoreError),
+    /// What the client shows at the token endpoint cannot be read.
+    #[error("the client's own secret cannot be read")]
+    Client(#[source] StoreError),
+    /// See the cause.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+    /// The token endpoint gives nothing for the code.
+    #[error("the code was not exchanged for a token")]
+    Exchange(#[source] MintError),
+    /// There is a token, and none to renew it with.
+    #[error(
+        "the issuer gave no refresh token: the client may have to be allowed the grant type \
+         refresh_token, or to ask for a scope such as offline_access"
+    )]
+    NoRefreshToken,
+    /// The refresh token is there and could not be kept: it is lost, so log in again.
+    #[error("the refresh token was obtained and could not be kept; log in again")]
+    Lost(#[source] StoreError),
+}
+
+impl Login {
+    /// Finds out whether what comes of a login could be exchanged and kept.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn prepare(
+        config: &Config,
+        grant: &RefreshToken,
+        metrics: &Metrics,
+    ) -> Result<Self, LoginError> {
+        let stores = stores::open(config, metrics)?;
+        let (secrets, _watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
+        let keeper = IdentityKeeper::start(&config.upstream, &secrets, metrics).await;
+        let (_keeper, identity) = keeper.map_err(StartError::from)?;
+        let issuers = issuers(config, &identity, Arc::new(Free))?;
+        stores.may_put(&grant.token).await.map_err(LoginError::Keep)?;
+        let shown = match &grant.auth {
+            None => None,
+            Some(auth) if auth.has_document() => Some(stores.read_document(auth.secret()).await),
+            Some(auth) => Some(stores.read(auth.secret()).await),
+        };
+        let shown = shown.transpose().map_err(LoginError::Client)?.map(|found| found.value);
+        Ok(Self { grant: grant.clone(), stores, issuers, shown })
+    }
+
+    /// What to ask, so that the answer comes to `redirect_uri`.
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub fn question(&self, redirect_uri: Url) -> Result<Question, LoginError> {
+        Ok(Question::new(&self.grant, &self.issuers.auth, redirect_uri)?)
+    }
+
+    /// Exchanges the code that answers the question, and keeps the refresh token.
+    ///
+    /// # Errors
+    /// Why there is none, or why it is lost.
+    pub async fn finish(&self, question: &Question, code: &SecretValue) -> Result<(), LoginError> {
+        let exchanged =
+            self.issuers.exchange(&self.grant, self.shown.as_ref(), question, code).await;
+        let token = exchanged.map_err(LoginError::Exchange)?.ok_or(LoginError::NoRefreshToken)?;
+        let deadline = Instant::now() + WRITE_MAX;
+        loop {
+            let Err(error) = self.stores.put(&self.grant.token, &token).await else {
+                return Ok(());
+            };
+            let is_worth_it = error.is_transient() || matches!(error, StoreError::Conflict { .. });
+            if !is_worth_it || Instant::now() >= deadline {
+                return Err(LoginError::Lost(error));
+            }
+            sleep(WRITE_AGAIN).await;
+        }
+    }
+
+    /// How long until a running sidecar looks for another secret there; `None`: it notices at once.
+    #[must_use]
+    pub fn noticed_within(&self) -> Option<Duration> {
+        self.stores.poll(&self.grant.token)
+    }
+}
+
+impl LoginError {
+    /// What to do about it, where that is not said yet.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Keep(error) | Self::Lost(error) => advice(error),
+            _ => None,
+        }
+    }
+}
+
+/// What lets a store take a secret.
+fn advice(error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::Denied { at: SecretRef::Vault { path, .. }, .. } => {
+            let (mount, rest) = path.split_once('/')?;
+            Some(format!(
+                "give the role a policy with path \"{mount}/data/{rest}\" {{ capabilities = \
+                 [\"read\", \"create\", \"update\"] }}"
+            ))
+        }
+        StoreError::Denied { at: SecretRef::Aws { id, .. }, .. } => Some(format!(
+            "allow secretsmanager:GetSecretValue, DescribeSecret and PutSecretValue on {id}, and \
+             its key"
+        )),
+        StoreError::Missing { at: SecretRef::Aws { id, .. } } => {
+            Some(format!("create it first: aws secretsmanager create-secret --name {id}"))
+        }
+        StoreError::ReadOnly { at: SecretRef::Vault { .. } } => {
+            Some("keep it in KV version 2, which knows check-and-set".to_owned())
+        }
+        StoreError::Unwritable { .. } => {
+            Some("its folder has to be there, and to be writable for you".to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,319 @@
+//! Promise: a person logs in with a browser, here or elsewhere; the refresh token goes straight into
+//! its store, and a sidecar that runs uses it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use datapulse_sidecar::config::model::Level;
+use datapulse_sidecar::emulator::Client;
+use reqwest::Url;
+use serde_json::json;
+
+use crate::support::{Builder, CANARY, Login, Moto, OpenBao, Process, Rig, Stage, person};
+
+/// `alice`, with the refresh token at this reference.
+fn alice(token: &str) -> String {
+    alice_as("client_id: cli", token)
+}
+
+fn alice_as(client: &str, token: &str) -> String {
+    format!(
+        "credentials: [{{name: alice, level: read_write, refresh_token: {{{client}, \
+         token: '{token}', scopes: ['analytics:read', 'pipelines:write']}}}}, \
+         {{name: reader, level: read_only, api_key: 'file:${{DIR}}/reader'}}]\n"
+    )
+}
+
+/// The emulator's own page asks.
+async fn builder(config: &str) -> Builder {
+    let builder = Rig::builder().await;
+    let port = builder.upstream_port();
+    let authorize = format!("auth: {{authorize_url: 'http://127.0.0.1:{port}/oauth/authorize'}}\n");
+    builder.config(&authorize).config_in_dir(config)
+}
+
+async fn stage(config: &str) -> Stage {
+    builder(config).await.stage()
+}
+
+async fn get(address: &Url) -> (u16, String) {
+    let answer = reqwest::get(address.clone()).await.unwrap();
+    let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+fn token_in(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.starts_with("dp_rt_") && text.ends_with('\n'), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn whoever_approves_is_logged_in_and_a_sidecar_that_runs_serves_calls_with_it() {
+    let rig = builder(&alice("file:${DIR}/alice")).await.unready().start().await;
+    let (file, config) = (rig.dir().join("alice"), rig.config_path());
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 503);
+    let login = Login::start(&config, "alice").await;
+    let (status, page) = get(&person(&login.url, "approve").await).await;
+    assert!(status == 200 && page.contains("You are logged in"), "{status} {page}");
+    let (code, said) = login.ended().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("uses it at once"), "{said}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    rig.eventually("/v1/pipelines", 200).await;
+    // The same again, after the vendor has ended what was granted before.
+    let first = token_in(&file);
+    rig.emulator.revoke_grants("cli");
+    let login = Login::start(&config, "alice").await;
+    get(&person(&login.url, "approve").await).await;
+    assert_eq!(login.ended().await.0, Some(0));
+    assert_ne!(token_in(&file), first);
+    rig.eventually("/v1/pipelines", 200).await;
+    assert_eq!(rig.emulator.grants("cli"), 2);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_wrong_path_or_state_does_not_end_the_wait_and_whoever_denies_changes_nothing() {
+    let stage = stage(&alice("file:${DIR}/alice")).await;
+    let login = Login::start(&stage.config, "alice").await;
+    let denied = person(&login.url, "deny").await;
+    let here = |path: &str| denied.join(path).unwrap();
+    assert_eq!(get(&here("/")).await.0, 404);
+    assert_eq!(get(&here("/favicon.ico?state=a")).await.0, 404);
+    for query in ["", "?code=a", "?code=a&state=b", "?error=access_denied&state=b"] {
+        let (status, page) = get(&here(&format!("/callback{query}"))).await;
+        assert!(status == 400 && page.contains("not the answer"), "{query}: {status} {page}");
+    }
+    let client = reqwest::Client::new();
+    assert_eq!(client.head(denied.clone()).send().await.unwrap().status(), 404);
+    assert_eq!(client.post(denied.clone()).send().await.unwrap().status(), 404);
+    let (status, page) = get(&denied).await;
+    assert!(status == 200 && page.contains("Access was denied"), "{status} {page}");
+    let (code, said) = login.ended().await;
+    assert!(code == Some(1) && said.contains("access was denied"), "{code:?} {said}");
+    assert!(!stage.dir.path().join("alice").exists());
+    assert_eq!(stage.emulator.grants("cli"), 0);
+}
+
+#[tokio::test]
+async fn another_issuer_and_a_failed_exchange_are_told_on_the_page_and_in_the_terminal() {
+    let stage = stage(&alice("file:${DIR}/alice")).await;
+    let login = Login::start(&stage.config, "alice").await;
+    let answer = person(&login.url, "approve").await;
+    let pairs = answer.query_pairs().map(|(name, value)| {
+        let other = if name == "iss" { "https://other.example".into() } else { value };
+        (name, other)
+    });
+    let mut other = answer.clone();
+    other.query_pairs_mut().clear().extend_pairs(pairs);
+    let (status, page) = get(&other).await;
+    assert!(status == 502 && page.contains("The login failed"), "{status} {page}");
+    let (code, said) = login.ended().await;
+    assert!(code == Some(1) && said.contains("`iss`"), "{code:?} {said}");
+
+    let login = Login::start(&stage.config, "alice").await;
+    let answer = person(&login.url, "approve").await;
+    stage.emulator.fail_token_endpoint(503);
+    let (status, page) = get(&answer).await;
+    assert!(status == 502 && page.contains("The login failed"), "{status} {page}");
+    let (code, said) = login.ended().await;
+    assert!(code == Some(1) && said.contains("503"), "{code:?} {said}");
+    assert!(!stage.dir.path().join("alice").exists());
+}
+
+#[tokio::test]
+async fn an_address_can_be_pasted_and_each_kind_of_client_exchanges_in_each_encoding() {
+    for encoding in ["json", "form"] {
+        for client in [
+            "client_id: cli",
+            "client_id: etl, client_secret: 'file:${DIR}/etl'",
+            "client_id: robot, private_key_jwt: {key: 'file:${DIR}/robot.pem'}",
+        ] {
+            let builder = builder(&alice_as(client, "file:${DIR}/alice.json#token")).await;
+            let key = builder.add_service_account("robot", Level::ReadWrite);
+            let key: serde_json::Value = serde_json::from_str(&key).unwrap();
+            let pem = key["private_key"].as_str().unwrap();
+            std::fs::write(builder.dir().join("robot.pem"), pem).unwrap();
+            std::fs::write(builder.dir().join("alice.json"), r#"{"other": 1}"#).unwrap();
+            let stage = builder.config(&format!("auth: {{token_request: {encoding}}}\n")).stage();
+            let mut login = Login::start(&stage.config, "alice").await;
+            let answer = person(&login.url, "approve").await;
+            login.paste("").await;
+            login.paste("127.0.0.1").await;
+            login.says("not a whole address").await;
+            login.paste(login.url.clone().as_str()).await;
+            login.says("not the answer to this login").await;
+            login.paste(&format!("  {answer} ")).await;
+            let (code, said) = login.ended().await;
+            assert_eq!(code, Some(0), "{encoding} {client}: {said}");
+            let file = std::fs::read(stage.dir.path().join("alice.json")).unwrap();
+            let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+            assert!(file["token"].as_str().unwrap().starts_with("dp_rt_"), "{file}");
+            assert_eq!(file["other"], 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_a_fixed_address_the_one_that_the_browser_ends_up_at_is_pasted() {
+    let back = "https://app.example/back";
+    let config = alice_as("client_id: web", "file:${DIR}/alice");
+    let stage = stage(&format!("auth: {{redirect_uri: '{back}'}}\n{config}")).await;
+    let redirect_uris = vec![back.to_owned()];
+    let web = Client { id: "web".into(), secret: None, level: Level::ReadWrite, redirect_uris };
+    stage.emulator.add_client(web);
+    let mut login = Login::start(&stage.config, "alice").await;
+    let answer = person(&login.url, "approve").await;
+    assert!(answer.as_str().starts_with(back), "{answer}");
+    login.paste(answer.as_str()).await;
+    let (code, said) = login.ended().await;
+    assert_eq!(code, Some(0), "{said}");
+    token_in(&stage.dir.path().join("alice"));
+
+    let mut login = Login::start(&stage.config, "alice").await;
+    login.end_of_input();
+    let (code, said) = login.ended().await;
+    assert!(code == Some(1) && said.contains("standard input ended"), "{code:?} {said}");
+}
+
+#[tokio::test]
+async fn a_wait_ends_by_time_or_by_ctrl_c_and_says_so() {
+    let stage = stage(&alice("file:${DIR}/alice")).await;
+    let login = Login::start_with(&stage.config, &["alice", "--timeout", "1s"], &[]).await;
+    let (code, said) = login.ended().await;
+    assert!(code == Some(1) && said.contains("nobody answered within 1s"), "{code:?} {said}");
+    let login = Login::start(&stage.config, "alice").await;
+    login.signal("INT").await;
+    let (code, said) = login.ended().await;
+    assert!(code == Some(1) && said.contains("given up"), "{code:?} {said}");
+    assert!(!stage.dir.path().join("alice").exists());
+}
+
+/// What `login` says that does not get as far as to ask.
+async fn refused(stage: &Stage, name: &str) -> (Option<i32>, String) {
+    let mut process = Process::sidecar(&["login", name, "--config", &stage.config, "--no-browser"]);
+    let code = process.ended().await.code();
+    assert!(process.stdout.lines().is_empty(), "nobody is asked: {:?}", process.stdout.lines());
+    (code, process.stderr.lines().join("\n"))
+}
+
+#[tokio::test]
+async fn what_cannot_come_to_anything_is_refused_before_anybody_is_asked() {
+    let good = stage(&alice("file:${DIR}/alice")).await;
+    for (name, want) in [("reader", "needs no login"), ("bob", "there is no credential `bob`")] {
+        let (code, said) = refused(&good, name).await;
+        assert!(code == Some(2) && said.contains(want), "{name}: {code:?} {said}");
+        assert!(said.contains("people log in for: alice"), "{said}");
+    }
+    std::fs::write(good.dir.path().join("text"), "no json").unwrap();
+    let secret = "client_id: etl, client_secret: 'file:${DIR}/absent'";
+    for (config, want) in [
+        (alice("file:/nowhere/at/all"), "its folder has to be there"),
+        (alice("file:${DIR}/etl#token"), "not a JSON object"),
+        (alice_as(secret, "file:${DIR}/alice"), "the client's own secret cannot be read"),
+    ] {
+        let stage = stage(&config).await;
+        let (code, said) = refused(&stage, "alice").await;
+        assert!(code == Some(1) && said.contains(want), "{want}: {code:?} {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_is_opened_where_there_is_one() {
+    let stage = stage(&alice("file:${DIR}/alice")).await;
+    let fake = stage.dir.path().join("xdg-open");
+    std::fs::write(&fake, "#!/bin/sh\nprintf '%s' \"$1\" > \"$0.told\"\n").unwrap();
+    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", stage.dir.path().display());
+    let env = [("PATH".to_owned(), path)];
+    let process = Process::sidecar_in(&["login", "alice", "--config", &stage.config], &env);
+    let url = process.stdout.line(|line| line.contains("http")).await;
+    let told = stage.dir.path().join("xdg-open.told");
+    let opened = async || std::fs::read_to_string(&told).is_ok_and(|told| told == url.trim());
+    assert!(crate::support::comes_true(opened).await, "{:?}", process.stderr.lines());
+}
+
+const WRITER: &str = r#"path "secret/data/alice" { capabilities = ["read", "create", "update"] }"#;
+const READER: &str = r#"path "secret/data/alice" { capabilities = ["read"] }"#;
+
+async fn vault(bao: &OpenBao, policy: &str) -> Stage {
+    bao.policy(policy, if policy == "writer" { WRITER } else { READER }).await;
+    let builder = builder(&alice("vault:secret/alice#refresh_token")).await;
+    std::fs::write(builder.dir().join("vault"), bao.token(policy, "1h").await).unwrap();
+    let stores = format!(
+        "stores: {{vault: {{address: '{}', auth: {{method: token, token: 'file:${{DIR}}/vault'}}}}}}\n",
+        bao.url()
+    );
+    builder.config_in_dir(&stores).stage()
+}
+
+#[tokio::test]
+async fn a_secret_in_vault_is_made_or_changed_and_a_policy_that_is_too_narrow_is_named_before() {
+    let bao = OpenBao::dev().await;
+    let stage = vault(&bao, "writer").await;
+    let log_in = async || {
+        let login = Login::start(&stage.config, "alice").await;
+        get(&person(&login.url, "approve").await).await;
+        let (code, said) = login.ended().await;
+        assert!(code == Some(0) && said.contains("within 1m"), "{code:?} {said}");
+        bao.get("secret/data/alice").await["data"].clone()
+    };
+    let made = log_in().await;
+    assert!(made["refresh_token"].as_str().unwrap().starts_with("dp_rt_"), "{made}");
+    assert_eq!(made.as_object().unwrap().len(), 1);
+    bao.put("alice", &json!({"refresh_token": CANARY, "other": {"a": [1, null]}})).await;
+    let changed = log_in().await;
+    assert_eq!(changed["other"], json!({"a": [1, null]}));
+    assert_ne!(changed["refresh_token"], CANARY);
+    bao.delete("secret/data/alice").await;
+    assert_eq!(log_in().await.as_object().unwrap().len(), 1, "what was deleted is gone");
+    let (code, said) = refused(&vault(&bao, "reader").await, "alice").await;
+    assert_eq!(code, Some(1), "{said}");
+    for part in ["permission denied", "secret/data/alice", "\"create\", \"update\""] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_in_aws_gets_a_version_and_its_other_keys_stay() {
+    let moto = Moto::start().await;
+    let builder = builder(&alice("aws:alice#refresh_token")).await;
+    let nowhere = builder.dir().join("nowhere").display().to_string();
+    let mut builder = builder
+        .config(&format!("stores: {{aws: {{region: eu-west-1, endpoint: '{}'}}}}\n", moto.url()))
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", &nowhere)
+        .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
+        .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
+        .env("AWS_SECRET_ACCESS_KEY", CANARY);
+    let env = builder.take_env();
+    let stage = builder.stage();
+    let args = ["--config", &stage.config, "login", "alice", "--no-browser"];
+    let mut process = Process::sidecar_in(&args, &env);
+    assert_eq!(process.ended().await.code(), Some(1));
+    let said = process.stderr.lines().join("\n");
+    assert!(said.contains("create it first: aws secretsmanager create-secret"), "{said}");
+    for text in [None, Some(json!({"other": "o", "refresh_token": CANARY}).to_string())] {
+        let mut secret = json!({"Name": "alice"});
+        match &text {
+            // The name alone: there is no value yet.
+            None => drop(moto.call("CreateSecret", &secret).await),
+            Some(text) => {
+                secret = json!({"SecretId": "alice", "SecretString": text});
+                moto.call("PutSecretValue", &secret).await;
+            }
+        }
+        let login = Login::start_with(&stage.config, &["alice"], &env).await;
+        get(&person(&login.url, "approve").await).await;
+        let (code, said) = login.ended().await;
+        assert_eq!(code, Some(0), "{said}");
+        let asked = json!({"SecretId": "alice", "VersionStage": "AWSCURRENT"});
+        let found = moto.call("GetSecretValue", &asked).await;
+        let found: serde_json::Value =
+            serde_json::from_str(found["SecretString"].as_str().unwrap()).unwrap();
+        assert!(found["refresh_token"].as_str().unwrap().starts_with("dp_rt_"), "{found}");
+        assert_eq!(found.get("other").is_some(), text.is_some());
+    }
+}
