@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) line: usize,
     pub(super) column: usize,
+    /// Where the value begins: bytes of the input, from 0. `None` where an alias stands for it.
+    pub(super) value_at: Option<usize>,
     pub(super) value: Node,
 }
 
@@ -158,12 +160,16 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
         let mut mapping = Vec::new();
-        while let Some((key, value)) = entries.next_entry::<Spanned<Key>, Node>()? {
+        while let Some((key, value)) = entries.next_entry::<Spanned<Key>, Spanned<Node>>()? {
+            let at = value.referenced.span().byte_offset();
             mapping.push(Entry {
                 line: from_zero(key.referenced.line()),
                 column: from_zero(key.referenced.column()),
+                value_at: at
+                    .and_then(|at| at.try_into().ok())
+                    .filter(|_| value.referenced == value.defined),
                 key: key.value.0,
-                value,
+                value: value.value,
             });
         }
         Ok(Node::Mapping(mapping))

@@ -1,9 +1,10 @@
 //! Manifests in, the same with the sidecar in their pods out.
 //!
-//! Lines are added and none is lost: comments, order and quoting stay. The container is that of
+//! Text is added and none is lost: comments, order and quoting stay, in YAML and in JSON. The container is that of
 //! `charts/datapulse-sidecar-lib` (`tests/charts` compares them). Nothing here talks to a cluster.
 
 mod manifest;
+mod edit;
 mod place;
 mod pod;
 

@@ -1,7 +1,8 @@
-//! Finds the pods in manifests, and adds lines to each; all other bytes stay as they are.
+//! Finds the pods in manifests, and says what each gets; all other bytes stay as they are.
 
 use thiserror::Error;
 
+use super::edit::{Editor, Part};
 use super::manifest::{self, Entry, Item, Node};
 use super::pod::{NAME, Sidecar, Workload};
 
@@ -14,12 +15,11 @@ pub enum ManifestError {
     /// The input is not YAML from here on: correct it.
     #[error("line {0}: this is not YAML; look at the indentation, quotes and colons")]
     NotYaml(u64),
-    /// There is no way to add lines to it: write it as a block, one key a line.
+    /// There is no way to add to it: write it out.
     #[error(
-        "line {line}: `{key}` is written as JSON or with an alias; write it as a block, one key a \
-         line (`kubectl get -o yaml` does)"
+        "line {line}: nothing can be added to `{key}`, which is an alias or merged; write it out"
     )]
-    NoBlock {
+    NoPlace {
         /// From 1.
         line: usize,
         /// The key whose value it is.
@@ -47,17 +47,17 @@ pub enum ManifestError {
 /// The first manifest that cannot be changed; there is no half of a result.
 pub fn inject(text: &str, sidecar: &Sidecar, only: &[String]) -> Result<String, ManifestError> {
     let documents = manifest::read(text).map_err(ManifestError::NotYaml)?;
-    let mut editor = Editor { lines: text.split_inclusive('\n').collect(), edits: Vec::new() };
+    let mut editor = Editor::new(text);
     let mut injected = Vec::new();
     for object in documents.iter().flat_map(objects) {
         let Some(workload) = wanted(object, only) else { continue };
         if let Some(why) = workload.unfit(sidecar) {
             return Err(ManifestError::Unfit { workload: workload.title, why });
         }
-        editor.add_sidecar(&workload, sidecar)?;
+        add_sidecar(&mut editor, &workload, sidecar)?;
         injected.push(workload.title);
     }
-    let out = editor.write(text.contains("\r\n"));
+    let out = editor.write();
     // What was written is read again: each of them has it now.
     let again = manifest::read(&out).map_err(|_line| lost(&injected))?;
     let missing = again.iter().flat_map(objects).find_map(|object| wanted(object, only));
@@ -114,186 +114,41 @@ fn is_sidecar(container: &Item) -> bool {
     container.value.text(&["name"]) == NAME
 }
 
-/// Lines, and what is to be added behind which of them.
-struct Editor<'t> {
-    lines: Vec<&'t str>,
-    edits: Vec<Edit>,
+fn add_sidecar(
+    editor: &mut Editor<'_>,
+    of: &Workload<'_>,
+    sidecar: &Sidecar,
+) -> Result<(), ManifestError> {
+    let Some(spec) = of.pod.entry("spec") else {
+        let why = "it has no `spec`, so there is no pod to add to";
+        return Err(ManifestError::Unfit { workload: of.title.clone(), why });
+    };
+    add_metadata(editor, of, spec, sidecar)?;
+    editor.add_to(spec, "volumes", &Part(sidecar.volumes()))?;
+    editor.add_to(spec, "initContainers", &Part(sidecar.container()))
 }
 
-struct Edit {
-    /// From 0; the lines come behind it.
-    line: usize,
-    /// Bytes of that line that stay, where its value (`{}`) makes room for the lines.
-    keep: Option<usize>,
-    added: Vec<String>,
-}
-
-/// How the value of a key is written.
-enum Style {
-    /// Below the key.
-    Block,
-    /// Not at all, or as `{}`, `[]`, `null`, `~`: so many bytes of the line are the key and its colon.
-    Empty(usize),
-}
-
-impl Editor<'_> {
-    fn add_sidecar(&mut self, of: &Workload<'_>, sidecar: &Sidecar) -> Result<(), ManifestError> {
-        let Some(spec) = of.pod.entry("spec") else {
-            let why = "it has no `spec`, so there is no pod to add to";
-            return Err(ManifestError::Unfit { workload: of.title.clone(), why });
-        };
-        self.add_metadata(of, spec, sidecar)?;
-        let mut volumes = sidecar.volumes();
-        self.add_to(spec, "volumes", &mut volumes)?;
-        let mut container = sidecar.container();
-        self.add_to(spec, "initContainers", &mut container)
-    }
-
-    fn add_metadata(
-        &mut self,
-        of: &Workload<'_>,
-        spec: &Entry,
-        sidecar: &Sidecar,
-    ) -> Result<(), ManifestError> {
-        let mut labels = vec![format!("{LABEL}: embedded")];
-        let has_label = !of.pod.text(&["metadata", "labels", LABEL]).is_empty();
-        let mut annotations = sidecar.annotations(&of.container_names());
-        if let Some(metadata) = of.pod.entry("metadata") {
-            self.add_to(metadata, "annotations", &mut annotations)?;
-            if !has_label {
-                self.add_to(metadata, "labels", &mut labels)?;
-            }
-            return Ok(());
+fn add_metadata(
+    editor: &mut Editor<'_>,
+    of: &Workload<'_>,
+    spec: &Entry,
+    sidecar: &Sidecar,
+) -> Result<(), ManifestError> {
+    let labels = Part(vec![format!("{LABEL}: embedded")]);
+    let has_label = !of.pod.text(&["metadata", "labels", LABEL]).is_empty();
+    let annotations = Part(sidecar.annotations(&of.container_names()));
+    if let Some(metadata) = of.pod.entry("metadata") {
+        editor.add_to(metadata, "annotations", &annotations)?;
+        if !has_label {
+            editor.add_to(metadata, "labels", &labels)?;
         }
-        // Only a template may be without; a pod without a name is told to the API server.
-        let Some(parent) = of.parent else {
-            let why = "it has no `metadata`: give it a name";
-            return Err(ManifestError::Unfit { workload: of.title.clone(), why });
-        };
-        let mut block = vec!["metadata:".to_owned(), "  labels:".to_owned()];
-        block.extend(labels.iter().map(|line| format!("    {line}")));
-        block.push("  annotations:".to_owned());
-        block.extend(annotations.iter().map(|line| format!("    {line}")));
-        self.style(parent)?;
-        self.add(parent.line, None, spec.column, &block);
-        Ok(())
+        return Ok(());
     }
-
-    /// Adds lines to the list or mapping `key` inside `parent`, at its beginning.
-    fn add_to(
-        &mut self,
-        parent: &Entry,
-        key: &str,
-        block: &mut Vec<String>,
-    ) -> Result<(), ManifestError> {
-        let entries = match (self.style(parent)?, &parent.value) {
-            // What a merge key brings in would be lost behind a key of our own.
-            (Style::Block, Node::Mapping(entries)) if !entries.iter().any(|e| e.key == "<<") => {
-                entries
-            }
-            _ => return Err(no_block(parent)),
-        };
-        let column = entries.first().map_or(0, |entry| entry.column);
-        let Some(entry) = parent.value.entry(key) else {
-            block.iter_mut().for_each(|line| line.insert_str(0, "  "));
-            block.insert(0, format!("{key}:"));
-            self.add(parent.line, None, column, block);
-            return Ok(());
-        };
-        match self.style(entry)? {
-            Style::Empty(keep) => self.add(entry.line, Some(keep), entry.column + 2, block),
-            Style::Block => {
-                let column = self.first_column(entry)?;
-                self.add(entry.line, None, column, block);
-            }
-        }
-        Ok(())
-    }
-
-    /// Where the children of a block stand: the first key, or the first dash.
-    fn first_column(&self, entry: &Entry) -> Result<usize, ManifestError> {
-        match &entry.value {
-            Node::Mapping(entries) => entries.first().map(|first| first.column),
-            Node::List(items) => items.first().and_then(|first| self.dash(entry.line, first)),
-            Node::Leaf(_) => None,
-        }
-        .ok_or_else(|| no_block(entry))
-    }
-
-    /// The column of the dash in front of an item: on its line, or alone on one before it.
-    fn dash(&self, key_line: usize, item: &Item) -> Option<usize> {
-        let before = self.lines.get(item.line)?.get(..item.column)?;
-        if before.trim() == "-" {
-            return before.find('-');
-        }
-        let between = self.lines.get(key_line + 1..item.line)?;
-        let alone = between.iter().rev().find(|line| line.trim() == "-")?;
-        alone.find('-')
-    }
-
-    /// How the value of a key is written, unless lines cannot be added to it.
-    fn style(&self, entry: &Entry) -> Result<Style, ManifestError> {
-        let line = self.lines.get(entry.line).copied().unwrap_or_default();
-        let rest = line.get(entry.column..).unwrap_or_default();
-        let colon = rest.find(':').ok_or_else(|| no_block(entry))?;
-        let keep = entry.column + colon + 1;
-        let value = rest.get(colon + 1..).unwrap_or_default();
-        let value = value.split(" #").next().unwrap_or_default().trim();
-        let is_nothing = match &entry.value {
-            Node::Leaf(text) => matches!(text.as_str(), "" | "null" | "~"),
-            Node::List(items) => items.is_empty(),
-            Node::Mapping(entries) => entries.is_empty(),
-        };
-        match (is_nothing, value) {
-            (true, "" | "{}" | "[]" | "null" | "~") => Ok(Style::Empty(keep)),
-            (false, "") => Ok(Style::Block),
-            // A comment, an anchor or a tag may stand behind the colon.
-            (false, value) if value.starts_with(['#', '&', '!']) && !value.contains(['{', '[']) => {
-                Ok(Style::Block)
-            }
-            _ => Err(no_block(entry)),
-        }
-    }
-
-    fn add(&mut self, line: usize, keep: Option<usize>, column: usize, block: &[String]) {
-        let indented = |line: &String| match line.as_str() {
-            "" => String::new(),
-            line => format!("{:column$}{line}", ""),
-        };
-        self.edits.push(Edit { line, keep, added: block.iter().map(indented).collect() });
-    }
-
-    fn write(mut self, carriage_returns: bool) -> String {
-        let end = if carriage_returns { "\r\n" } else { "\n" };
-        // Lines that were added later stand higher: initContainers before volumes.
-        self.edits.reverse();
-        self.edits.sort_by_key(|edit| edit.line);
-        let mut edits = self.edits.into_iter().peekable();
-        let mut out = String::new();
-        for (number, line) in self.lines.iter().enumerate() {
-            let mut here = Vec::new();
-            while let Some(edit) = edits.next_if(|edit| edit.line == number) {
-                here.push(edit);
-            }
-            match here.iter().find_map(|edit| edit.keep) {
-                Some(keep) => {
-                    out.push_str(line.get(..keep).unwrap_or(line));
-                    out.push_str(end);
-                }
-                None => out.push_str(line),
-            }
-            if !here.is_empty() && !out.ends_with('\n') {
-                out.push_str(end);
-            }
-            for added in here.iter().flat_map(|edit| &edit.added) {
-                out.push_str(added);
-                out.push_str(end);
-            }
-        }
-        out
-    }
-}
-
-fn no_block(entry: &Entry) -> ManifestError {
-    ManifestError::NoBlock { line: entry.line + 1, key: entry.key.clone() }
+    // Only a template may be without; a pod without a name is told to the API server.
+    let Some(parent) = of.parent else {
+        let why = "it has no `metadata`: give it a name";
+        return Err(ManifestError::Unfit { workload: of.title.clone(), why });
+    };
+    let both = Part([labels.under("labels").0, annotations.under("annotations").0].concat());
+    editor.add_new(parent, spec.column, "metadata", &both)
 }

@@ -27,7 +27,8 @@ fn sidecar() -> Sidecar {
 fn golden() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/manifests");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|f| f.extension().is_some_and(|e| e == "yaml")).collect();
+    let is_input = |f: &PathBuf| f.extension().is_some_and(|e| e == "yaml" || e == "json");
+    let mut files: Vec<_> = files.filter(is_input).collect();
     files.sort();
     assert!(files.len() > 3);
     files
@@ -45,10 +46,12 @@ fn the_sidecar_is_added_and_a_second_run_changes_nothing() {
     }
 }
 
-/// No line is lost or changed, but where `{}`, `[]` or `null` made room.
+/// No line is lost or changed, but where `{}`, `[]` or `null` made room, and in braces.
 #[test]
 fn what_is_not_added_to_stays_as_it_was() {
-    for file in golden() {
+    let blocks =
+        |file: &PathBuf| !file.ends_with("braces.yaml") && !file.ends_with("kubectl-get.json");
+    for file in golden().into_iter().filter(blocks) {
         let text = fs::read_to_string(&file).unwrap();
         let out = inject(&text, &sidecar(), &[]).unwrap();
         let mut after = out.lines();
@@ -58,6 +61,51 @@ fn what_is_not_added_to_stays_as_it_was() {
             assert!(after.any(|l| l == line || l == bare), "{}: {line}", file.display());
         }
     }
+}
+
+/// Without what was added, the text is the one before; and JSON stays JSON.
+#[test]
+fn what_stands_in_braces_stays_there_byte_for_byte() {
+    let file = golden().into_iter().find(|file| file.ends_with("kubectl-get.json")).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let out = inject(&text, &sidecar(), &[]).unwrap();
+    let mut rest = out.as_str();
+    for piece in text.split_inclusive(['{', '[']) {
+        let at = rest.find(piece).unwrap_or_else(|| panic!("{piece:?} is lost"));
+        rest = &rest[at + piece.len()..];
+    }
+    assert_eq!(rest, "");
+    let read = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
+    let (before, mut after) = (read(&text), read(&out));
+    let (app, empty) = ("/items/0/spec/template", "/items/2");
+    for pod in [app, empty] {
+        let pod = after.pointer_mut(pod).unwrap();
+        assert_eq!(pod["metadata"]["annotations"].as_object().unwrap().len(), 2);
+        pod["metadata"]["labels"].as_object_mut().unwrap().remove("sidecar.datapulse.ai/inject");
+        for list in ["initContainers", "volumes"] {
+            let ours =
+                |item: &Value| item["name"].as_str().unwrap().starts_with("datapulse-sidecar");
+            let list = pod["spec"][list].as_array_mut().unwrap();
+            list.retain(|item| !ours(item));
+            assert!(list.is_empty());
+        }
+    }
+    let app = after.pointer_mut(app).unwrap();
+    app["metadata"].as_object_mut().unwrap().remove("annotations");
+    for list in ["initContainers", "volumes"] {
+        app["spec"].as_object_mut().unwrap().remove(list);
+    }
+    after.pointer_mut(empty).unwrap()["metadata"]["annotations"] = serde_json::json!({});
+    assert_eq!(after, before);
+}
+
+#[test]
+fn null_in_braces_makes_room() {
+    let text = "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"a\", \
+                \"annotations\": null}, \"spec\": {\"volumes\": null, \"containers\": []}}";
+    let out: Value = serde_json::from_str(&inject(text, &sidecar(), &[]).unwrap()).unwrap();
+    assert_eq!(out["metadata"]["annotations"]["sidecar.datapulse.ai/config"], CONFIG);
+    assert_eq!(out["spec"]["volumes"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -100,26 +148,22 @@ fn refused(manifest: &str, sentence: &str) {
 }
 
 #[test]
-fn what_lines_cannot_be_added_to_is_refused_with_its_line() {
+fn what_nothing_can_be_added_to_is_refused_with_its_line() {
     refused(
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}\n",
-        "line 3: `metadata` is written as JSON",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: &l {a: b}, annotations: *l}\nspec: {}\n",
+        "line 3: nothing can be added to `annotations`",
     );
     refused(
-        "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"a\"}, \"spec\": {\"containers\": []}}\n",
-        "line 1:",
-    );
-    refused(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  initContainers: [{name: x}]\n  containers: []\n",
-        "line 6: `initContainers`",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {<<: {hostname: x}, containers: []}\n",
+        "line 4: nothing can be added to `spec`",
     );
     refused(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: &l\n    a: b\n  annotations: *l\nspec:\n  containers: []\n",
-        "line 7: `annotations` is written as JSON or with an alias",
+        "line 7: nothing can be added to `annotations`, which is an alias or merged",
     );
     refused(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  <<: {hostname: x}\n  containers: []\n",
-        "line 5: `spec`",
+        "line 5: nothing can be added to `spec`",
     );
     refused("a: [\n", "this is not YAML");
 }
