@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::signals::Signals;
 use super::{Failure, runtime, say, send_webhook};
-use crate::emulator::{ClientKey, Emulator, Kind, Limit, Rate, Settings, new_key};
+use crate::emulator::{ClientKey, Emulator, Kind, Limit, Rate, RateHeaders, Settings, new_key};
 
 /// What the emulator is to be like.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,10 @@ pub(super) struct Args {
     /// How the limit is counted.
     #[arg(long, value_name = "KIND", default_value = "fixed_window", value_parser = kind)]
     limiter: Kind,
+    /// Tells in each answer what is left of the limit: policy (`RateLimit` and `RateLimit-Policy`),
+    /// split (`RateLimit-Remaining` and others), or x (`X-RateLimit-Remaining` and others).
+    #[arg(long, value_name = "STYLE", requires = "limit", value_parser = rate_headers)]
+    rate_headers: Option<RateHeaders>,
     /// Writes the key file of a service account of level admin there, for `service_account.key`.
     #[arg(long, value_name = "FILE")]
     service_account: Option<PathBuf>,
@@ -58,6 +62,11 @@ fn kind(text: &str) -> Result<Kind, &'static str> {
         .map_err(|_unknown| "one of fixed_window, sliding_log, sliding_counter, token_bucket")
 }
 
+fn rate_headers(text: &str) -> Result<RateHeaders, &'static str> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_unknown| "one of policy, split, x")
+}
+
 pub(super) fn emulator(args: Args) -> Result<(), Failure> {
     match &args.action {
         Some(Action::SendWebhook(delivery)) => send_webhook::send_webhook(delivery),
@@ -71,6 +80,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         client_keys: client_keys.into_iter().collect(),
         rotate_refresh_tokens: !args.no_rotation,
         token_life: args.token_life,
+        rate_headers: args.rate_headers,
         limit: args.limit.map(|rate| Limit { kind: args.limiter, rate }),
         beyond_loopback: args.beyond_loopback,
         ..Settings::default()

@@ -20,6 +20,7 @@ use super::{
     counters::Counters,
     faults::Fault,
     limiter::{Kind, Limiter, Rate},
+    limits::RateHeaders,
     resources::json_answer,
 };
 
@@ -67,6 +68,7 @@ struct Change {
     limiter: Option<Kind>,
     limit: Option<String>,
     retry_after_date: Option<bool>,
+    rate_headers: Option<RateHeaders>,
     rotate_refresh_tokens: Option<bool>,
 }
 
@@ -187,6 +189,11 @@ impl Control {
         self.state.lock().settings.rotate_refresh_tokens = rotates;
     }
 
+    /// How answers tell what is left of the limit from now on; `None`: not.
+    pub fn set_rate_headers(&self, style: Option<RateHeaders>) {
+        self.state.lock().settings.rate_headers = style;
+    }
+
     /// The life of tokens minted from now on, cut to a second up to 24 hours.
     pub fn set_token_life(&self, life: Duration) {
         let day = Duration::from_secs(86_400);
@@ -259,6 +266,9 @@ impl Control {
         }
         if let Some(date) = change.retry_after_date {
             self.state.lock().settings.retry_after_date = date;
+        }
+        if change.rate_headers.is_some() {
+            self.set_rate_headers(change.rate_headers);
         }
         true
     }

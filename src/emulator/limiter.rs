@@ -42,7 +42,7 @@ impl Rate {
 }
 
 /// One key's limiter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Limiter {
     kind: Kind,
     rate: Rate,
@@ -72,6 +72,43 @@ impl Limiter {
             Kind::SlidingLog => self.sliding_log(now),
             Kind::SlidingCounter => self.sliding_counter(now),
             Kind::TokenBucket => self.token_bucket(now),
+        }
+    }
+
+    /// How many more would be admitted now.
+    #[must_use]
+    pub fn remaining(&self, now: Instant) -> u32 {
+        let Rate { limit, window } = self.rate;
+        let elapsed =
+            self.start.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
+        match self.kind {
+            Kind::FixedWindow if elapsed >= window => limit,
+            Kind::FixedWindow => limit.saturating_sub(self.current),
+            Kind::SlidingLog => {
+                let counts = |at: &&Instant| now.saturating_duration_since(**at) < window;
+                let counted = self.log.iter().filter(counts).count();
+                limit.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+            }
+            Kind::SlidingCounter => {
+                let passed = elapsed.as_secs_f64() / window.as_secs_f64();
+                let weighted = f64::from(self.previous) * (1.0 - passed).max(0.0);
+                whole(f64::from(limit) - weighted - f64::from(self.current))
+            }
+            Kind::TokenBucket => whole(self.tokens),
+        }
+    }
+
+    /// How long until all of the limit is there again, if nothing is admitted meanwhile.
+    #[must_use]
+    pub fn reset(&self, now: Instant) -> Duration {
+        let Rate { limit, window } = self.rate;
+        match self.kind {
+            Kind::FixedWindow => {
+                let start = self.start.unwrap_or(now);
+                window.saturating_sub(now.saturating_duration_since(start))
+            }
+            Kind::SlidingLog | Kind::SlidingCounter => window,
+            Kind::TokenBucket => window.mul_f64(1.0 - self.tokens / f64::from(limit)),
         }
     }
 
@@ -133,6 +170,17 @@ impl Limiter {
     }
 }
 
+/// Whole requests, none below zero.
+fn whole(requests: f64) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most the limit, and not below zero"
+    )]
+    let whole = requests.max(0.0) as u32;
+    whole
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +214,23 @@ mod tests {
             &[0, 0, 0, 500, 500, 5000, 5000, 5000],
             &[true, true, false, true, false, true, true, false],
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_is_what_would_be_admitted_at_once() {
+        let start = Instant::now();
+        for kind in [Kind::FixedWindow, Kind::SlidingLog, Kind::SlidingCounter, Kind::TokenBucket] {
+            let mut limiter = Limiter::new(kind, Rate::parse("7/s").unwrap());
+            for at in [0, 0, 300, 310, 900, 1200, 1210, 1220, 2900, 4000, 4500, 4600, 4999] {
+                let now = start + Duration::from_millis(at);
+                let _admitted = limiter.admit(now);
+                let left = limiter.remaining(now);
+                assert!(limiter.reset(now) <= Duration::from_secs(1), "{kind:?} at {at}");
+                let mut same = limiter.clone();
+                let more = (0..).take_while(|_| same.admit(now).is_ok()).count();
+                assert_eq!(left as usize, more, "{kind:?} at {at}");
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod control;
 mod counters;
 mod faults;
 mod limiter;
+mod limits;
 mod resources;
 mod streams;
 mod webhooks;
@@ -28,6 +29,7 @@ pub use self::{
     counters::{Counters, Record},
     faults::{Effect, Fault, Scope},
     limiter::{Kind, Limiter, Rate},
+    limits::RateHeaders,
     webhooks::{Delivery, FLAWS, Flaw},
 };
 use crate::{config::model::Level, serve};
@@ -106,6 +108,8 @@ pub struct Settings {
     pub limit: Option<Limit>,
     /// `Retry-After` as a date instead of seconds.
     pub retry_after_date: bool,
+    /// Each answer tells what is left of the limit; off by default.
+    pub rate_headers: Option<RateHeaders>,
     /// Listen on an address that others can reach.
     pub beyond_loopback: bool,
 }
@@ -131,6 +135,7 @@ impl Default for Settings {
             token_life: Duration::from_secs(3600),
             limit: None,
             retry_after_date: false,
+            rate_headers: None,
             beyond_loopback: false,
         }
     }

@@ -18,10 +18,10 @@ use super::{
     control::Control,
     counters::Record,
     faults::{Effect, Scope, strike},
-    limiter::Limiter,
+    limits,
     streams::{digest, echo, events, export},
 };
-use crate::{clock, config::model::Level};
+use crate::config::model::Level;
 
 const MAX_BODY: usize = 64 * 1024;
 /// Bytes of a rejected call's body that are read.
@@ -132,13 +132,16 @@ async fn api(control: &Control, parts: &Parts, body: Body, who: Option<Identity>
         drop(axum::body::to_bytes(body, MAX_UNWANTED_BODY).await);
         return invalid_token();
     };
-    if let Some(response) = over_limit(control, &who) {
-        return response;
-    }
-    if who.level < needed(parts) {
-        return json_answer(StatusCode::FORBIDDEN, &json!({"error": "insufficient_level"}));
-    }
-    resource(control, parts, body, &who).await
+    let (refusal, told) = limits::count(control, &who);
+    let mut response = match refusal {
+        Some(refusal) => refusal,
+        None if who.level < needed(parts) => {
+            json_answer(StatusCode::FORBIDDEN, &json!({"error": "insufficient_level"}))
+        }
+        None => resource(control, parts, body, &who).await,
+    };
+    response.headers_mut().extend(told);
+    response
 }
 
 fn record(parts: &Parts, who: Option<&Identity>) -> Record {
@@ -163,21 +166,6 @@ fn needed(parts: &Parts) -> Level {
     } else {
         Level::ReadOnly
     }
-}
-
-fn over_limit(control: &Control, who: &Identity) -> Option<Response> {
-    let state = &mut *control.state.lock();
-    let limit = state.settings.limit?;
-    let limiter = state.limiters.entry(who.name.clone());
-    let wait =
-        limiter.or_insert_with(|| Limiter::new(limit.kind, limit.rate)).admit(Instant::now());
-    let seconds = wait.err()?.as_millis().div_ceil(1000).try_into().unwrap_or(60).max(1);
-    let text = if state.settings.retry_after_date {
-        httpdate::fmt_http_date(clock::wall() + Duration::from_secs(seconds))
-    } else {
-        seconds.to_string()
-    };
-    Some(status(429, Some(&text)))
 }
 
 pub(super) fn status(code: u16, retry_after: Option<&str>) -> Response {

@@ -20,6 +20,7 @@ mod reload;
 mod operating;
 mod page;
 mod quotas;
+mod rate_headers;
 mod hostile_upstream;
 mod secrets;
 mod aws;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use datapulse_sidecar::config::model::Level;
 use datapulse_sidecar::emulator::{
-    Client, ClientKey, Control, Counters, Effect, Emulator, Fault, Key, Limit, Scope, Settings,
-    new_key,
+    Client, ClientKey, Control, Counters, Effect, Emulator, Fault, Key, Limit, RateHeaders, Scope,
+    Settings, new_key,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -215,6 +215,11 @@ impl DataPulse {
     /// The limit of each key from now on.
     pub(crate) fn set_limit(&self, limit: Limit) {
         self.control.set_limit(Some(limit));
+    }
+
+    /// Answers tell what is left of the limit from now on.
+    pub(crate) fn set_rate_headers(&self, style: RateHeaders) {
+        self.control.set_rate_headers(Some(style));
     }
 
     /// Answers with this status.
