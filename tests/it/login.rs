@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use datapulse_sidecar::config::model::Level;
 use datapulse_sidecar::emulator::Client;
@@ -71,6 +72,23 @@ async fn whoever_approves_is_logged_in_and_a_sidecar_that_runs_serves_calls_with
     assert_ne!(token_in(&file), first);
     rig.eventually("/v1/pipelines", 200).await;
     assert_eq!(rig.emulator.grants("cli"), 2);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn what_comes_of_a_login_rotates_and_a_restart_finds_it() {
+    let builder = builder(&alice("file:${DIR}/alice")).await;
+    let mut rig = builder.token_life(Duration::from_secs(2)).unready().start().await;
+    let login = Login::start(&rig.config_path(), "alice").await;
+    get(&person(&login.url, "approve").await).await;
+    assert_eq!(login.ended().await.0, Some(0));
+    rig.eventually("/v1/pipelines", 200).await;
+    rig.emulator.refreshed("cli", 4).await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    rig.restart().await;
+    rig.emulator.refreshed("cli", 6).await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    assert_eq!(rig.emulator.families_revoked("cli"), 0);
     rig.finish().await;
 }
 

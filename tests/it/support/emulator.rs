@@ -150,6 +150,17 @@ impl DataPulse {
         self.counters().grants.get(client).copied().unwrap_or(0)
     }
 
+    /// Waits until refresh tokens of this client were taken so many times.
+    pub(crate) async fn refreshed(&self, client: &str, times: u64) {
+        self.until(|counters| counters.refreshes.get(client).is_some_and(|count| *count >= times))
+            .await;
+    }
+
+    /// Grants of this client that ended with all their tokens.
+    pub(crate) fn families_revoked(&self, client: &str) -> u64 {
+        self.counters().families_revoked.get(client).copied().unwrap_or(0)
+    }
+
     /// Ends all grants of this client.
     pub(crate) fn revoke_grants(&self, client: &str) -> usize {
         self.control.revoke_grants(Some(client))
