@@ -14,7 +14,7 @@ use crate::credential::Registry;
 use crate::{admin, proxy, webhook};
 
 /// The end waits this long for what has to be written.
-const LAST_WRITE_MAX: Duration = Duration::from_secs(5);
+const LAST_WRITE_MAX: Duration = Duration::from_secs(10);
 
 /// Tells a running sidecar to stop, in two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,15 +92,16 @@ impl Sidecar {
         drop(snapshot);
         let draining = Draining { gauge, drain, answer_time, stop, accepting };
         let ended = drain::drain(draining, shutdown.clone()).await;
-        write_back(&live.load().credentials, shutdown).await;
+        finish(&live.load().credentials, shutdown).await;
         ended
     }
 }
 
-/// What was renewed and could not be written gets one last try; a restart would not find it.
-async fn write_back(credentials: &Registry, mut shutdown: watch::Receiver<Shutdown>) {
+/// Answers of issuers are awaited, and what was renewed and could not be written gets one last try: a
+/// restart would not find it.
+async fn finish(credentials: &Registry, mut shutdown: watch::Receiver<Shutdown>) {
     let unwritten = tokio::select! {
-        unwritten = credentials.write_back(Instant::now() + LAST_WRITE_MAX) => unwritten,
+        unwritten = credentials.finish(Instant::now() + LAST_WRITE_MAX) => unwritten,
         _ = shutdown.wait_for(|step| *step == Shutdown::Now) => return,
     };
     for credential in unwritten {

@@ -15,9 +15,10 @@ pub(super) struct Demand {
     is_wanted: AtomicBool,
     /// Whether an operator asked for a token.
     is_asked: AtomicBool,
-    /// Whether what is not written yet is to be tried now.
-    is_write_wanted: AtomicBool,
+    /// Whether the process ends.
+    is_ending: AtomicBool,
     wake: Notify,
+    end: Notify,
 }
 
 /// What was asked for since the refresher looked last.
@@ -29,8 +30,6 @@ pub(super) struct Demanded {
     pub(super) is_wanted: bool,
     /// An operator asked for a token.
     pub(super) is_asked: bool,
-    /// What is not written yet is to be tried now.
-    pub(super) is_write_wanted: bool,
 }
 
 impl Demand {
@@ -42,8 +41,18 @@ impl Demand {
         self.set(&self.is_asked);
     }
 
-    pub(super) fn write(&self) {
-        self.set(&self.is_write_wanted);
+    /// What is under way is finished, and nothing more begun.
+    pub(super) fn end(&self) {
+        self.is_ending.store(true, Ordering::Release);
+        self.end.notify_waiters();
+    }
+
+    /// Waits for [`Self::end`]. Cancel-safe.
+    pub(super) async fn ending(&self) {
+        let told = self.end.notified();
+        if !self.is_ending.load(Ordering::Acquire) {
+            told.await;
+        }
     }
 
     pub(super) fn reject(&self, generation: Generation) {
@@ -66,7 +75,6 @@ impl Demand {
             rejected: Generation(self.rejected.swap(0, Ordering::AcqRel)),
             is_wanted: self.is_wanted.swap(false, Ordering::AcqRel),
             is_asked: self.is_asked.swap(false, Ordering::AcqRel),
-            is_write_wanted: self.is_write_wanted.swap(false, Ordering::AcqRel),
         }
     }
 }

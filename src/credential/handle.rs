@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::KeyPrint;
 use super::demand::Demand;
 use super::schedule::HOLD;
-use super::state::{CredentialState, Published};
+use super::state::{CredentialState, Published, Work};
 use super::token::{AccessToken, Generation};
+use super::{CredentialReport, KeyPrint};
 use crate::clock::{self, Moment};
 use crate::config::model::{Credential, Level};
 use crate::telemetry::{Metrics, error_chain};
@@ -44,6 +43,8 @@ pub enum UnavailableReason {
     Pending,
     /// The last one is used up, and no new one came.
     Expired,
+    /// There is none before somebody logs in.
+    LoginRequired,
     /// An operator has paused it.
     Paused,
 }
@@ -56,31 +57,6 @@ pub struct Unavailable {
     pub reason: UnavailableReason,
     /// When the next try is due, in whole seconds, at least 1.
     pub retry_after: Duration,
-}
-
-/// A credential as `/status` shows it. No field holds a secret.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CredentialReport {
-    /// As configured.
-    pub name: String,
-    /// As configured.
-    pub level: Level,
-    /// `pending`, `fresh`, `stale` or `expired`.
-    pub state: String,
-    /// How many different tokens there have been.
-    pub generation: u64,
-    /// Since the token in use was received.
-    pub age_seconds: Option<u64>,
-    /// Until the token in use expires; absent where it does not.
-    pub expires_in_seconds: Option<u64>,
-    /// Why the last try failed; absent when it did not.
-    pub last_error: Option<String>,
-    /// Until the next try; absent where none is planned.
-    pub next_try_in_seconds: Option<u64>,
-    /// Whether an operator keeps it from being used.
-    pub paused: bool,
-    /// Whether what was renewed is not in its store yet: a restart would not find it.
-    pub unpersisted: bool,
 }
 
 impl CredentialHandle {
@@ -178,7 +154,7 @@ impl CredentialHandle {
             }
             let is_cooling = published.cooling_until.is_some_and(|until| now < until);
             let is_barred = published.not_before.is_some_and(|at| at > now + HOLD);
-            if !published.is_minting && (is_cooling || is_barred) {
+            if !published.is_minting() && (is_cooling || is_barred) {
                 return None;
             }
             published.attempts
@@ -197,7 +173,7 @@ impl CredentialHandle {
         let after = {
             let published = self.published.borrow();
             // A try that is under way may have read its secret before it was changed.
-            published.attempts + u64::from(published.is_minting)
+            published.attempts + u64::from(published.is_minting())
         };
         self.demand.ask();
         let ended = self.wait_for(|published| (published.attempts > after).then_some(()));
@@ -209,19 +185,18 @@ impl CredentialHandle {
         self.demand.reject(generation);
     }
 
-    /// Has what the store lacks written now; does not wait. Gives how many tries there were before.
-    pub(super) fn write(&self) -> u64 {
-        let tries = self.published.borrow().writes;
-        self.demand.write();
-        tries
+    /// Has the refresher end: it finishes what is under way, tries once more to write what the store
+    /// lacks, and begins nothing new. Does not wait.
+    pub(super) fn end(&self) {
+        self.demand.end();
     }
 
-    /// Waits until the store lacks nothing that is in use, or one more try than `before` has failed.
-    /// Whether it lacks nothing.
-    pub(super) async fn written(&self, before: u64) -> bool {
+    /// Waits until it has, as far as something could be lost. Whether the store lacks nothing that is
+    /// in use.
+    pub(super) async fn ended(&self) -> bool {
         self.wait_for(|published| {
-            let is_over = !published.is_unpersisted || published.writes > before;
-            is_over.then_some(!published.is_unpersisted)
+            let is_idle = published.work != Work::Spending && !published.is_unpersisted;
+            (published.work == Work::Ended || is_idle).then_some(!published.is_unpersisted)
         })
         .await
     }
@@ -289,8 +264,9 @@ impl CredentialHandle {
             return Unavailable { reason: UnavailableReason::Paused, retry_after: PAUSED_WAIT };
         }
         let published = self.published.borrow();
-        let reason = match published.state {
+        let reason = match published.state.at(now) {
             CredentialState::Pending(_) => UnavailableReason::Pending,
+            CredentialState::LoginRequired(_) => UnavailableReason::LoginRequired,
             _ => UnavailableReason::Expired,
         };
         let wait = published.next_try.map_or(HOLD, |at| at.saturating_duration_since(now));

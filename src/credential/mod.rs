@@ -12,23 +12,27 @@ mod kind;
 mod oauth;
 mod refresher;
 mod registry;
+mod report;
 mod schedule;
+mod spent;
 mod state;
 mod supply;
 mod token;
 mod verify;
 mod write_back;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use handle::{CredentialHandle, CredentialReport, Unavailable, UnavailableReason};
+pub use handle::{CredentialHandle, Unavailable, UnavailableReason};
 pub use key::KeyPrint;
 pub use oauth::{KeyProblem, NoRandomness, Question, Returned};
 pub use own_calls::{Ended, Free, OwnCall, OwnCalls};
 pub use refresher::Refresher;
 pub use registry::{Issuers, Registry, build};
+pub use report::CredentialReport;
 pub use state::CredentialState;
 pub use token::{AccessToken, Generation};
 pub use verify::Whose;
@@ -71,6 +75,18 @@ struct Life {
     is_of_unknown_age: bool,
 }
 
+/// What asking for a token does to the secret that it is asked for with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Nothing: it is as good as before.
+    Keeps,
+    /// Another one comes in its place.
+    Renews,
+    /// It is good for once, and another one may come in its place: it is claimed in its store before,
+    /// so that nobody else sends it too.
+    Spends,
+}
+
 /// Obtains a token: one a kind of credential. Keeps nothing between two calls.
 #[async_trait]
 trait TokenSource: std::fmt::Debug + Send + Sync {
@@ -78,6 +94,19 @@ trait TokenSource: std::fmt::Debug + Send + Sync {
     ///
     /// An error: nothing was given.
     async fn mint(&self, secret: &SecretValue, is_new: bool) -> Result<Given, MintError>;
+
+    /// What is needed beside the secret is read, before the secret is claimed.
+    ///
+    /// # Errors
+    /// Why there is no use in asking.
+    async fn prepare(&self) -> Result<(), MintError> {
+        Ok(())
+    }
+
+    /// What asking does to the secret.
+    fn effect(&self) -> Effect {
+        Effect::Keeps
+    }
 
     /// Whether a token costs a call to somebody else, and is asked for again while the store is
     /// down.
@@ -109,6 +138,19 @@ pub enum MintError {
         /// The HTTP status.
         status: u16,
     },
+    /// There is no refresh token that works: somebody has to log in. It heals then, without a
+    /// restart.
+    #[error("{why}; run `datapulse-sidecar login {credential}`")]
+    LoginRequired {
+        /// The credential's name.
+        credential: Arc<str>,
+        /// Why there is none.
+        why: NoLogin,
+    },
+    /// What was renewed is not in its store, and the process that renewed it ends: put a new one into
+    /// the store.
+    #[error("what was renewed could not be written back and is lost; put a new one into its store")]
+    NotKept,
     /// The quota has no room for a call of the sidecar's own to the API host: tried again.
     #[error("the quota has no room for the call to the API host in time")]
     NoRoom,
@@ -156,7 +198,41 @@ pub enum MintError {
     NotBearer,
 }
 
+/// Why there is no refresh token that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoLogin {
+    /// The store holds none.
+    #[error("nobody has logged in yet: there is no refresh token")]
+    Absent,
+    /// The issuer refuses it (`invalid_grant`): it expired, it was revoked, or it was used before.
+    #[error("the authorization server does not take the refresh token any more (invalid_grant)")]
+    Refused,
+    /// It was sent, and no answer came that could be used: it may be used up.
+    #[error("the answer to the last refresh was lost, and the refresh token may be used up")]
+    Lost,
+}
+
 impl MintError {
+    /// Whether the issuer may have done what it was asked for, although nothing came of it.
+    const fn may_have_acted(&self) -> bool {
+        match self {
+            Self::Timeout
+            | Self::Interrupted(_)
+            | Self::TooLarge
+            | Self::NotAnAnswer
+            | Self::UnusableToken
+            | Self::NotBearer => true,
+            // A gateway's word that the issuer behind it did not answer in time.
+            Self::Refused { status, .. } => *status == 504,
+            _ => false,
+        }
+    }
+
+    /// Whether nothing but a login helps.
+    const fn needs_login(&self) -> bool {
+        matches!(self, Self::LoginRequired { .. })
+    }
+
     /// Whether it may go away without anybody changing the configuration or the secret.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -165,6 +241,8 @@ impl MintError {
             Self::NoRoom | Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::RejectedSecret { .. }
+            | Self::LoginRequired { .. }
+            | Self::NotKept
             | Self::Key(_)
             | Self::Redirected { .. }
             | Self::TooLarge
@@ -180,6 +258,8 @@ impl MintError {
         match self {
             Self::Store(error) => error.kind(),
             Self::RejectedSecret { .. } => "rejected_secret",
+            Self::LoginRequired { .. } => "login_required",
+            Self::NotKept => "not_kept",
             Self::NoRoom => "no_room",
             Self::Key(_) => "unusable_key",
             Self::Unreachable(_) => "unreachable",

@@ -4,22 +4,18 @@
 //! expires. The loop ends when the last [`CredentialHandle`] is dropped, and for no other reason.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::demand::{Demand, Demanded};
 use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
-use super::state::{CredentialState, Published};
+use super::state::{CredentialState, Published, Work};
 use super::supply::Supply;
 use super::{AccessToken, Generation, MintError, Minted};
 use crate::clock::{self, Moment};
 use crate::config::model::Credential;
-use crate::telemetry::{Metrics, error_chain};
-
-/// The longest that one try may take; a source's own time-outs end it sooner.
-const ATTEMPT_MAX: Duration = Duration::from_secs(10);
+use crate::telemetry::Metrics;
 
 /// The write side of a credential; [`CredentialHandle`] is the read side.
 #[derive(Debug)]
@@ -36,6 +32,7 @@ pub struct Refresher {
 /// What the loop woke up for.
 enum Event {
     Abandoned,
+    Ending,
     Asked,
     Changed,
     Due(Reason),
@@ -71,18 +68,13 @@ impl Refresher {
         &self.name
     }
 
-    /// Mints, waits, mints again, until nobody holds a handle.
+    /// Mints, waits, mints again, until nobody holds a handle or the process ends. Then what is not
+    /// written yet is tried once more, and without a handle until it is written.
     pub async fn run(mut self) {
         loop {
             match self.wait().await {
-                Event::Abandoned => break,
-                Event::Asked => {
-                    let demanded = self.demand.take();
-                    self.heed(demanded, Moment::now());
-                    if demanded.is_write_wanted {
-                        self.write().await;
-                    }
-                }
+                Event::Abandoned | Event::Ending => break,
+                Event::Asked => self.heed(self.demand.take(), Moment::now()),
                 Event::Changed => self.note_change(Moment::now()),
                 Event::Expired => self.publish(Moment::now(), None),
                 Event::WriteDue => self.write().await,
@@ -93,24 +85,44 @@ impl Refresher {
             }
         }
         self.write().await;
+        self.published.send_modify(|p| p.work = Work::Ended);
+        while self.published.is_closed()
+            && let Some(due) = self.supply.write_due()
+        {
+            clock::sleep_until(due).await;
+            self.write().await;
+        }
     }
 
-    /// One try; `None` when nobody holds a handle any more.
+    /// One try; `None` when nobody holds a handle any more, or the process ends, before anything was
+    /// asked for.
     async fn mint(&mut self, reason: Reason) -> Option<Result<Minted, MintError>> {
         let now = Moment::now();
         self.schedule.begin(now, reason);
         let works = self.published.borrow().usable(now).is_some();
         let cooling = self.schedule.cooling_until();
+        let must_finish = self.supply.must_finish();
         self.published.send_modify(|p| {
-            p.is_minting = true;
+            p.work = if must_finish { Work::Spending } else { Work::Minting };
             p.cooling_until = cooling;
         });
-        let attempt = self.supply.mint(reason, works);
+        let taken = tokio::select! {
+            biased;
+            () = self.published.closed() => return None,
+            () = self.demand.ending() => return None,
+            taken = self.supply.take(reason) => taken,
+        };
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => return Some(Err(error)),
+        };
+        let attempt = self.supply.spend(taken, works);
+        if must_finish {
+            return Some(attempt.await);
+        }
         tokio::select! {
             () = self.published.closed() => None,
-            outcome = tokio::time::timeout(ATTEMPT_MAX, attempt) => {
-                Some(outcome.unwrap_or(Err(MintError::Timeout)))
-            }
+            outcome = attempt => Some(outcome),
         }
     }
 
@@ -120,7 +132,6 @@ impl Refresher {
         let is_unpersisted = self.supply.is_unpersisted();
         self.published.send_modify(|p| {
             p.is_unpersisted = is_unpersisted;
-            p.writes += 1;
         });
     }
 
@@ -132,6 +143,7 @@ impl Refresher {
         tokio::select! {
             biased;
             () = self.published.closed() => Event::Abandoned,
+            () = self.demand.ending() => Event::Ending,
             () = self.demand.made() => Event::Asked,
             () = self.supply.changed(), if !is_noted => Event::Changed,
             () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
@@ -142,7 +154,7 @@ impl Refresher {
 
     /// Lets what handles asked for change the schedule.
     fn heed(&mut self, demanded: Demanded, now: Moment) {
-        let Demanded { rejected, is_wanted, is_asked, is_write_wanted: _ } = demanded;
+        let Demanded { rejected, is_wanted, is_asked } = demanded;
         let (generation, is_usable) = {
             let published = self.published.borrow();
             (published.generation, published.usable(now).is_some())
@@ -162,6 +174,10 @@ impl Refresher {
 
     /// The stored secret is another one.
     fn note_change(&mut self, now: Moment) {
+        let is_fresh = matches!(self.published.borrow().state.at(now), CredentialState::Fresh(_));
+        if is_fresh && self.supply.heeds_changes_later() {
+            return;
+        }
         self.schedule.bring_forward(now, Reason::Changed, self.supply.asks_an_issuer());
         self.show_next();
     }
@@ -223,10 +239,13 @@ impl Refresher {
         let has_ended = ended.is_some();
         let state = match ended {
             Some(Ok(token)) => self.usable(Arc::new(token)),
-            Some(Err(cause)) => failed(&before.at(now), cause),
+            Some(Err(cause)) => {
+                let had_token = self.published.borrow().generation > Generation(0);
+                before.at(now).failed(cause, had_token)
+            }
             None => before.at(now),
         };
-        self.log_change(&before, &state);
+        state.tell(&self.name, &before);
         let key = self.supply.key().filter(|_| has_ended);
         let (next, _) = self.schedule.next().unzip();
         self.published.send_modify(|p| {
@@ -240,7 +259,7 @@ impl Refresher {
             p.cooling_until = self.schedule.cooling_until();
             p.is_unpersisted = self.supply.is_unpersisted();
             if has_ended {
-                p.is_minting = false;
+                p.work = Work::None;
                 p.attempts += 1;
             }
         });
@@ -251,33 +270,6 @@ impl Refresher {
         match self.supply.rejection() {
             None => CredentialState::Fresh(token),
             Some(cause) => CredentialState::Stale { token, cause: Arc::new(cause) },
-        }
-    }
-
-    fn log_change(&self, before: &CredentialState, after: &CredentialState) {
-        let cause = after.cause().map(|cause| error_chain(&**cause));
-        let cause = cause.as_deref().unwrap_or("none");
-        let credential = &*self.name;
-        let state = after.word();
-        let is_first_failure = before.cause().is_none() && after.cause().is_some();
-        if before.word() == state && !is_first_failure {
-            tracing::debug!(credential, state, cause, "a token was asked for");
-        } else if let CredentialState::Fresh(token) = after {
-            let generation = token.generation().0;
-            tracing::info!(credential, state, generation, "the credential is usable");
-        } else {
-            tracing::warn!(credential, state, cause, "the credential cannot be refreshed");
-        }
-    }
-}
-
-/// What a failure makes of a state.
-fn failed(state: &CredentialState, cause: Arc<MintError>) -> CredentialState {
-    match state {
-        CredentialState::Pending(_) => CredentialState::Pending(Some(cause)),
-        CredentialState::Expired(_) => CredentialState::Expired(Some(cause)),
-        CredentialState::Fresh(token) | CredentialState::Stale { token, .. } => {
-            CredentialState::Stale { token: Arc::clone(token), cause }
         }
     }
 }

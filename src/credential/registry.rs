@@ -1,10 +1,12 @@
 //! Every credential of a configuration, by index and by name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::{CredentialHandle, CredentialReport};
+use super::CredentialReport;
+use super::handle::CredentialHandle;
 use super::kind::{
     ApiKey, ClientCredentialsGrant, RefreshTokenGrant, ServiceAccountGrant, SessionToken,
 };
@@ -15,10 +17,14 @@ use super::schedule::Reason;
 use super::supply::Supply;
 use super::verify::{Verifier, Whose};
 use super::{KeyPrint, MintError, TokenSource};
+use crate::clock::sleep_until;
 use crate::config::model::{Auth, Credential, CredentialKind, Origin};
 use crate::secret::SecretRef;
 use crate::store::{SecretWatch, Secrets};
 use crate::telemetry::Metrics;
+
+/// For so long a single try writes what it renewed.
+const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
 
 /// The read sides of all credentials. Cloning is cheap; while a clone lives, so do the refreshers.
 #[derive(Debug, Clone)]
@@ -116,6 +122,16 @@ impl Issuers {
         let source = self.source(&credential.kind, permits, secrets);
         let mut supply = Supply::new(&credential.name, secret, source, None);
         let minted = supply.mint(Reason::Initial, false).await?;
+        let end = Instant::now() + LAST_WRITES_MAX;
+        while let Some(due) = supply.write_due() {
+            if timeout_at(end, sleep_until(due)).await.is_err() {
+                break;
+            }
+            supply.write().await;
+        }
+        if supply.is_unpersisted() {
+            return Err(MintError::NotKept);
+        }
         match verifier {
             Some(verifier) => verifier.whose(&minted.value).await,
             None => Ok(Whose::Unknown),
@@ -198,13 +214,14 @@ impl Registry {
         self.entries.iter().filter(|entry| entry.spec.required).map(|entry| &entry.handle)
     }
 
-    /// One more try to write what was renewed and is not in its store yet, before the process ends.
-    /// Gives the names of those whose secret is still not there.
-    pub async fn write_back(&self, deadline: Instant) -> Vec<Arc<str>> {
-        let begun: Vec<_> = self.iter().map(|handle| (handle, handle.write())).collect();
+    /// Finishes before the process ends: what an issuer is asked for is awaited, and what was renewed
+    /// and is not in its store yet is tried to be written once more. No token is asked for any more.
+    /// Gives the names of those whose secret is still not in its store.
+    pub async fn finish(&self, deadline: Instant) -> Vec<Arc<str>> {
+        self.iter().for_each(CredentialHandle::end);
         let mut unwritten = Vec::new();
-        for (handle, before) in begun {
-            if !timeout_at(deadline, handle.written(before)).await.unwrap_or(false) {
+        for handle in self.iter() {
+            if !timeout_at(deadline, handle.ended()).await.unwrap_or(false) {
                 unwritten.push(Arc::clone(handle.name()));
             }
         }
@@ -311,7 +328,7 @@ mod tests {
         let etl = registry.get(0).unwrap();
         let refused = |registry: &Registry| registry.report()[0].last_error.clone();
         while refused(&registry).is_none() {
-            assert!(etl.token(Instant::now() + std::time::Duration::from_millis(5)).await.is_err());
+            assert!(etl.token(Instant::now() + Duration::from_millis(5)).await.is_err());
         }
         assert!(refused(&registry).unwrap().ends_with("401 (invalid_client)"));
         std::fs::write(&secret, "new\n").unwrap();

@@ -12,11 +12,11 @@ use tokio::time::timeout;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::secret::SecretValue;
-use crate::store::{Claim, SecretVersion, SecretWatch, StoreError};
+use crate::store::{Claim, SecretWatch, StoreError};
 use crate::telemetry::error_chain;
 
 /// One write may take this long: calls may wait for the token that comes after it.
-const WRITE_MAX: Duration = Duration::from_secs(2);
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(2);
 
 /// What one credential has renewed and not yet written.
 #[derive(Debug)]
@@ -27,13 +27,25 @@ pub(super) struct WriteBack {
 
 #[derive(Debug)]
 struct Unwritten {
-    /// What the store holds: the past of `new`, and spent.
-    old: SecretVersion,
+    /// To what the store holds: the past of `new`, and spent. Kept, so that nobody else claims it.
+    claim: Claim,
     /// What belongs there.
     new: SecretValue,
     /// When the next try begins; `None`: the store is never written to.
     due: Option<Moment>,
     backoff: Backoff,
+}
+
+/// How a try ended that wrote nothing.
+enum Failed {
+    /// Somebody else has put another value there.
+    Overtaken,
+    /// What is beside the value was changed: the next try knows.
+    Moved(Claim),
+    /// The store is never written to.
+    Never(String),
+    /// Tried again.
+    Later(String),
 }
 
 impl WriteBack {
@@ -51,9 +63,9 @@ impl WriteBack {
         self.unwritten.as_ref()?.due
     }
 
-    /// What the store holds in the place of what is in use.
-    pub(super) fn outdated(&self) -> Option<&SecretVersion> {
-        self.unwritten.as_ref().map(|unwritten| &unwritten.old)
+    /// Whether the store holds this in the place of what is in use.
+    pub(super) fn is_outdated(&self, stored: &SecretValue) -> bool {
+        self.unwritten.as_ref().is_some_and(|unwritten| unwritten.claim.held.value == *stored)
     }
 
     /// Somebody else has put another value there: nothing of ours is written any more.
@@ -62,32 +74,37 @@ impl WriteBack {
     }
 
     /// Writes `new`, which came of what was claimed, and from now on tries until it is written.
+    /// Without a claim it came of what is not written yet.
     ///
     /// Cancel-safe: what is not written when this is dropped is due.
-    pub(super) async fn put(&mut self, stored: &SecretWatch, claim: Claim, new: &SecretValue) {
-        let backoff = self.unwritten.take().map(|before| before.backoff);
-        let backoff = backoff
-            .unwrap_or_else(|| Backoff::new(Duration::from_secs(1), Duration::from_secs(60)));
-        let (old, new, due) = (claim.held.clone(), new.clone(), Some(Moment::now()));
-        self.unwritten = Some(Unwritten { old, new, due, backoff });
-        self.write(stored, claim).await;
+    pub(super) async fn put(
+        &mut self,
+        stored: &SecretWatch,
+        claim: Option<Claim>,
+        new: &SecretValue,
+    ) {
+        let (before, backoff) = match self.unwritten.take() {
+            Some(Unwritten { claim, backoff, .. }) => (Some(claim), backoff),
+            None => (None, Backoff::new(Duration::from_secs(1), Duration::from_secs(60))),
+        };
+        let Some(claim) = claim.or(before) else { return };
+        let (new, due) = (new.clone(), Some(Moment::now()));
+        self.unwritten = Some(Unwritten { claim, new, due, backoff });
+        self.write(stored).await;
     }
 
-    /// One more try. Cancel-safe, as [`Self::put`].
+    /// One more try, where that has a point. Cancel-safe, as [`Self::put`].
     pub(super) async fn retry(&mut self, stored: &SecretWatch) {
-        if let Some(unwritten) = self.unwritten.as_ref().filter(|unwritten| unwritten.due.is_some())
-        {
-            let claim = Claim::by_version(unwritten.old.clone());
-            self.write(stored, claim).await;
+        if self.due().is_some() {
+            self.write(stored).await;
         }
     }
 
-    async fn write(&mut self, stored: &SecretWatch, claim: Claim) {
+    async fn write(&mut self, stored: &SecretWatch) {
         let Some(unwritten) = &mut self.unwritten else { return };
         let is_first = unwritten.backoff.failures() == 0;
-        let written = timeout(WRITE_MAX, stored.replace(&claim, &unwritten.new)).await;
-        let (cause, due) = match written {
-            Ok(Ok(())) => {
+        let cause = match unwritten.written(stored).await {
+            Ok(()) => {
                 if !is_first {
                     tracing::info!(credential = %self.credential, "a renewed secret is written");
                 }
@@ -95,26 +112,52 @@ impl WriteBack {
                 return;
             }
             // What somebody else put there is used next.
-            Ok(Err(StoreError::Conflict { .. })) => {
+            Err(Failed::Overtaken) => {
                 self.unwritten = None;
                 return;
             }
-            Ok(Err(error @ StoreError::ReadOnly { .. })) => (error_chain(&error), None),
-            Ok(Err(error)) => {
-                (error_chain(&error), Some(Moment::now() + unwritten.backoff.next_wait()))
+            Err(Failed::Never(cause)) => {
+                unwritten.due = None;
+                unwritten.backoff.next_wait();
+                cause
             }
-            Err(_elapsed) => {
-                let cause = "the store did not answer in time".to_owned();
-                (cause, Some(Moment::now() + unwritten.backoff.next_wait()))
+            Err(Failed::Moved(claim)) => {
+                unwritten.claim = claim;
+                unwritten.due = Some(Moment::now() + unwritten.backoff.next_wait());
+                "what is beside it was changed meanwhile".to_owned()
+            }
+            Err(Failed::Later(cause)) => {
+                unwritten.due = Some(Moment::now() + unwritten.backoff.next_wait());
+                cause
             }
         };
-        unwritten.due = due;
         if is_first {
             tracing::warn!(
                 credential = %self.credential,
                 cause,
                 "a renewed secret is in use and cannot be written back: a restart will not find it"
             );
+        }
+    }
+}
+
+impl Unwritten {
+    async fn written(&self, stored: &SecretWatch) -> Result<(), Failed> {
+        let late = || Failed::Later("the store did not answer in time".to_owned());
+        let written = timeout(WRITE_MAX, stored.replace(&self.claim, &self.new)).await;
+        match written.map_err(|_elapsed| late())? {
+            Ok(()) => Ok(()),
+            Err(StoreError::Conflict { .. }) => {
+                let found = timeout(WRITE_MAX, stored.peek()).await.map_err(|_elapsed| late())?;
+                let found = found.map_err(|error| Failed::Later(error_chain(&error)))?;
+                Err(if found.value == self.claim.held.value {
+                    Failed::Moved(Claim::by_version(found))
+                } else {
+                    Failed::Overtaken
+                })
+            }
+            Err(error @ StoreError::ReadOnly { .. }) => Err(Failed::Never(error_chain(&error))),
+            Err(error) => Err(Failed::Later(error_chain(&error))),
         }
     }
 }

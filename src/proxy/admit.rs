@@ -105,5 +105,6 @@ pub(super) const fn rejection_of(unavailable: Unavailable) -> Rejection {
         UnavailableReason::Pending => Rejection::CredentialUnavailable { retry_after },
         UnavailableReason::Paused => Rejection::CredentialPaused { retry_after },
         UnavailableReason::Expired => Rejection::CredentialExpired { retry_after },
+        UnavailableReason::LoginRequired => Rejection::LoginRequired { retry_after },
     }
 }

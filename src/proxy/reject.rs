@@ -51,6 +51,11 @@ pub enum Rejection {
         /// When it is worth coming back.
         retry_after: Duration,
     },
+    /// There is no token before somebody logs in.
+    LoginRequired {
+        /// When it is worth coming back.
+        retry_after: Duration,
+    },
     /// The quota's schedule has no room for the call.
     Refused(Refusal),
     /// No connection to the upstream.
@@ -110,6 +115,7 @@ impl Rejection {
             | Self::CredentialUnavailable { .. }
             | Self::CredentialPaused { .. }
             | Self::CredentialExpired { .. }
+            | Self::LoginRequired { .. }
             | Self::TooManyConnections
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -131,6 +137,7 @@ impl Rejection {
                 "credential_unavailable"
             }
             Self::CredentialExpired { .. } => "credential_expired",
+            Self::LoginRequired { .. } => "login_required",
             Self::Refused(refusal) if refusal.full => "queue_full",
             Self::Refused(_) => "would_miss_deadline",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -164,6 +171,9 @@ impl Rejection {
                 "the credential's token expired and could not be renewed: try again later; if it \
                  stays, check its secret and the authorization server"
             }
+            Self::LoginRequired { .. } => {
+                "the credential needs a person to log in: run `datapulse-sidecar login` with its name"
+            }
             Self::Refused(refusal) if refusal.tenants_fault => {
                 "this tenant's share of the quota is used up: slow down, and try again later"
             }
@@ -185,6 +195,7 @@ impl Rejection {
             Self::CredentialUnavailable { retry_after }
             | Self::CredentialPaused { retry_after }
             | Self::CredentialExpired { retry_after }
+            | Self::LoginRequired { retry_after }
             | Self::Refused(Refusal { retry_after, .. }) => Some(retry_after),
             Self::TooManyConnections | Self::ShuttingDown => Some(Duration::from_secs(1)),
             _ => None,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use super::json::{field, with_field};
-use super::lock::FolderLock;
+use super::lock::FileLock;
 use super::{Claim, SecretStore, SecretVersion, StoreError, Take};
 use crate::files;
 use crate::secret::{SECRET_BYTES_MAX, SecretProblem, SecretRef, SecretValue};
@@ -72,15 +72,20 @@ impl SecretStore for FileStore {
     async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
         let new = new.clone();
         blocking(at, move |at| {
-            let SecretRef::File { path, .. } = at else {
-                return Err(StoreError::OtherStore { at: at.clone() });
+            let _lock = match lock(at) {
+                Err(StoreError::Missing { .. }) => None,
+                lock => Some(lock?),
             };
-            let (folder, _) = target_of(path).map_err(|source| unwritable(at, source))?;
-            let _lock = lock_on(at, &folder)?;
             let (folder, path, content) = to_put(at, &new)?;
             write_whole(&folder, &path, &content).map_err(|source| unwritable(at, source))
         })
         .await
+    }
+
+    /// Nothing was written for it, and nothing needs to be.
+    async fn release(&self, _at: &SecretRef, claim: Claim) -> Result<(), StoreError> {
+        drop(claim);
+        Ok(())
     }
 }
 
@@ -126,19 +131,21 @@ fn unwritable(at: &SecretRef, source: io::Error) -> StoreError {
     StoreError::Unwritable { at: at.clone(), source }
 }
 
-/// The lock on the folder that the file is really in.
-fn lock(at: &SecretRef) -> Result<FolderLock, StoreError> {
+/// The lock on the file itself, not on a link to it.
+fn lock(at: &SecretRef) -> Result<FileLock, StoreError> {
     let SecretRef::File { path, .. } = at else {
         return Err(StoreError::OtherStore { at: at.clone() });
     };
-    let (folder, _) = folder_of(path).map_err(|source| unwritable(at, source))?;
-    lock_on(at, &folder)
-}
-
-fn lock_on(at: &SecretRef, folder: &Path) -> Result<FolderLock, StoreError> {
-    match FolderLock::try_new(folder) {
+    // Before it is opened, because opening a pipe waits for its writer.
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(StoreError::NotAFile { at: at.clone() });
+    }
+    match folder_of(path).and_then(|(_, path)| FileLock::try_new(&path)) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err(StoreError::Claimed { at: at.clone() }),
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {
+            Err(StoreError::Missing { at: at.clone() })
+        }
         Err(source) => Err(unwritable(at, source)),
     }
 }

@@ -1,31 +1,38 @@
-//! An exclusive lock on a folder (`flock`), so that two processes never replace one of its files at
-//! the same time. It leaves nothing behind: the system frees it when its holder ends.
+//! An exclusive lock on a file (`flock`), so that two processes never replace it at the same time. It
+//! leaves nothing behind: the system frees it when its holder ends.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 /// Held until it is dropped.
-pub(super) struct FolderLock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
+pub(super) struct FileLock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
 
-impl FolderLock {
-    /// The lock, or `None` while another process has it. Never waits.
-    pub(super) fn try_new(folder: &Path) -> io::Result<Option<Self>> {
-        let folder = File::open(folder)?;
-        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Self(lock))),
+impl FileLock {
+    /// The lock, or `None` while another process has it or is replacing the file. Never waits.
+    pub(super) fn try_new(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let ours = file.metadata()?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // Another file may be in its place by now: a lock on the old one says nothing.
+            Ok(lock) => {
+                let there = std::fs::metadata(path)?;
+                let is_there = (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+                Ok(is_there.then_some(Self(lock)))
+            }
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, errno)) => Err(errno.into()),
         }
     }
 }
 
-impl fmt::Debug for FolderLock {
+impl fmt::Debug for FileLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FolderLock")
+        f.write_str("FileLock")
     }
 }

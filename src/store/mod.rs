@@ -29,7 +29,7 @@ pub use vault::Vault;
 pub use watch::{SecretReport, SecretWatch, SecretWatcher, Secrets, watched};
 
 use crate::secret::{SecretProblem, SecretRef, SecretValue};
-use lock::FolderLock;
+use lock::FileLock;
 
 /// A claim ends by itself after this long: whoever holds one has spent it by then, or is dead.
 pub const CLAIM_LAPSE: Duration = Duration::from_secs(15);
@@ -77,7 +77,7 @@ pub struct Claim {
     pub held: SecretVersion,
     /// Nothing is to be spent after this.
     pub lapses_at: Instant,
-    lock: Option<FolderLock>,
+    lock: Option<FileLock>,
 }
 
 impl Claim {
@@ -85,6 +85,12 @@ impl Claim {
     #[must_use]
     pub fn by_version(held: SecretVersion) -> Self {
         Self { held, lapses_at: Instant::now() + CLAIM_LAPSE, lock: None }
+    }
+
+    /// Whether it is still ours in so much time. One that others cannot see does not lapse.
+    #[must_use]
+    pub fn lasts(&self, time: Duration) -> bool {
+        self.lock.is_some() || Instant::now() + time <= self.lapses_at
     }
 }
 
@@ -169,6 +175,15 @@ pub trait SecretStore: fmt::Debug + Send + Sync {
     async fn put(&self, at: &SecretRef, new: &SecretValue) -> Result<(), StoreError> {
         let _ = new;
         Err(StoreError::ReadOnly { at: at.clone() })
+    }
+
+    /// Ends a claim without a successor, so that others need not wait until it lapses: what it is a
+    /// claim to was not spent.
+    ///
+    /// # Errors
+    /// As [`Self::replace`]; the claim lapses by itself then.
+    async fn release(&self, at: &SecretRef, claim: Claim) -> Result<(), StoreError> {
+        self.replace(at, &claim, &claim.held.value).await.map(drop)
     }
 
     /// Work of its own beside reads, such as keeping a login alive. Never ends.

@@ -239,6 +239,12 @@ impl SecretStore for Stores {
         written
     }
 
+    async fn release(&self, at: &SecretRef, claim: Claim) -> Result<(), StoreError> {
+        let released = self.of(at)?.release(at, claim).await;
+        self.note_write(at, &released);
+        released
+    }
+
     /// Lets each configured store do its own work, and begins anew when one is replaced.
     async fn keep(&self) {
         let mut changes = self.remote.subscribe();

@@ -166,7 +166,7 @@ impl Metrics {
 
     /// A credential is no longer configured: its gauges go, its counts stay.
     pub fn forget_credential(&self, name: &str) {
-        for state in ["pending", "fresh", "stale", "expired"] {
+        for state in ["pending", "fresh", "stale", "expired", "login_required"] {
             // What was never set cannot be removed.
             drop(self.credential_state.remove_label_values(&[name, state]));
         }

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use super::super::oauth::{Shown, TokenEndpoint, asking};
-use super::super::{Given, MintError, TokenSource};
+use super::super::{Effect, Given, MintError, TokenSource};
 use crate::config::model::{ClientAuth, RefreshToken};
 use crate::secret::SecretValue;
 use crate::store::SecretWatch;
@@ -29,24 +29,27 @@ impl RefreshTokenGrant {
         let client = grant.auth.clone().zip(client);
         Self { scope: grant.asks_for.scopes.join(" "), grant, client, endpoint }
     }
-
-    /// What the client shows, and how. While its store is down, what was read last.
-    async fn shown(&self) -> Result<Option<(&ClientAuth, SecretValue)>, MintError> {
-        let Some((auth, watch)) = &self.client else { return Ok(None) };
-        let found = match watch.read().await {
-            Err(error) if error.is_transient() => watch.recall().await,
-            found => found,
-        };
-        Ok(Some((auth, found?.value)))
-    }
 }
 
 #[async_trait]
 impl TokenSource for RefreshTokenGrant {
+    /// What the client shows is read anew; while its store is down, what was read last will do.
+    async fn prepare(&self) -> Result<(), MintError> {
+        let Some((_, watch)) = &self.client else { return Ok(()) };
+        match watch.read().await {
+            Err(error) if error.is_transient() => watch.recall().await?,
+            found => found?,
+        };
+        Ok(())
+    }
+
     async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {
         let RefreshToken { client_id, asks_for, .. } = &self.grant;
-        let shown = self.shown().await?;
-        let shown = shown
+        let client = match &self.client {
+            Some((auth, watch)) => Some((auth, watch.recall().await?.value)),
+            None => None,
+        };
+        let shown = client
             .as_ref()
             .map(|(auth, secret)| Shown::new(auth, secret, client_id, self.endpoint.url()));
         let shown = shown.transpose()?;
@@ -61,6 +64,10 @@ impl TokenSource for RefreshTokenGrant {
         // An issuer may say that the same one stays.
         given.next_secret = given.next_secret.filter(|next| next != secret);
         Ok(given)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Spends
     }
 
     fn client(&self) -> &str {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::super::oauth::TokenEndpoint;
 use super::super::own_calls::{Ended, Permits};
 use super::super::schedule::session_life;
-use super::super::{Given, MintError, Minted, TokenSource};
+use super::super::{Effect, Given, MintError, Minted, TokenSource};
 use crate::clock;
 use crate::secret::SecretValue;
 
@@ -36,6 +36,10 @@ impl TokenSource for SessionToken {
         let Given { token, next_secret: _ } = given?;
         let next_secret = token.as_ref().ok().map(|minted| minted.value.clone());
         Ok(Given { token, next_secret })
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Renews
     }
 
     fn gives_the_secret(&self) -> bool {

@@ -195,7 +195,7 @@ impl SecretStore for AwsStore {
         let there = place.pick(&text, SecretValue::for_header)?;
         let written =
             |version| SecretVersion { value: new.clone(), version: Some(Version::Name(version)) };
-        if there == *new {
+        if there == *new && claim.held.value != *new {
             // An earlier try was done, and its answer was lost.
             return Ok(written(current));
         }

@@ -182,6 +182,29 @@ impl SecretWatch {
         Ok(())
     }
 
+    /// Ends a claim whose secret was not spent.
+    ///
+    /// # Errors
+    /// As [`SecretStore::release`].
+    pub async fn release(&self, claim: Claim) -> Result<(), StoreError> {
+        self.secrets.stores.release(self.at(), claim).await
+    }
+
+    /// Asks the store, and leaves another value than was read last a change.
+    ///
+    /// # Errors
+    /// As [`SecretStore::read`].
+    pub async fn peek(&self) -> Result<SecretVersion, StoreError> {
+        self.secrets.stores.read(self.at()).await
+    }
+
+    /// Another value that was noticed is no news any more, until it is read.
+    pub fn heed(&self) {
+        if let Some(known) = self.entry.known() {
+            self.entry.take_up(&known);
+        }
+    }
+
     /// Waits until there is another value than was read last. Cancel-safe.
     pub async fn changed(&self) {
         match &self.fallback {
