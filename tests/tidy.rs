@@ -105,6 +105,27 @@ fn secrets_are_opened_in_few_places() {
 }
 
 #[test]
+fn what_a_store_answers_cannot_be_printed() {
+    let mut wrong = Vec::new();
+    for file in rust_files("src").filter(|file| is_shipped(file) && file.starts_with("src/store/"))
+    {
+        let code = blanked(&read(&file));
+        let derives = |line: &str, name: &str| {
+            let inside = line.trim_start().strip_prefix("#[derive(");
+            inside.is_some_and(|rest| rest.split([',', ')']).any(|one| one.trim() == name))
+        };
+        for (at, line) in before_tests(&code).lines().enumerate() {
+            // What is serialised as well is a report of ours, and no answer.
+            let is_answer = derives(line, "Deserialize") && !derives(line, "Serialize");
+            if is_answer && derives(line, "Debug") {
+                wrong.push(format!("{file}:{}", at + 1));
+            }
+        }
+    }
+    none(&wrong, "A type that is read from a store's answer can hold a secret: take `Debug` away.");
+}
+
+#[test]
 fn no_test_is_switched_off() {
     let wrong =
         all_code_with(&["src", "tests", "benches"], &["#[ignore", "todo!(", "unimplemented!("]);

@@ -42,5 +42,6 @@ mod pod;
 mod gateway;
 mod machine;
 mod vault;
+mod vault_faults;
 mod vault_outages;
 mod vault_writes;

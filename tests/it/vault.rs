@@ -38,7 +38,7 @@ pub(crate) fn with_vault(builder: Builder, address: &str, auth: &str, more: &str
     ))
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> String {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
@@ -74,7 +74,8 @@ async fn by_jwt(dir: &Path, bao: &OpenBao) -> String {
     format!("{{method: jwt, mount: ci, role: sidecar, token_file: '{file}'}}")
 }
 
-async fn by_kubernetes(dir: &Path, bao: &OpenBao) -> (String, TokenReviews) {
+/// The role's token is written to `service-account`.
+pub(crate) async fn by_kubernetes(dir: &Path, bao: &OpenBao) -> (String, TokenReviews) {
     let token = Signer::new().service_account();
     let reviews = TokenReviews::start(token.clone(), "reviewer").await;
     bao.post("sys/auth/kubernetes", &json!({"type": "kubernetes"})).await;

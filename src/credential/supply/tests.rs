@@ -17,10 +17,15 @@ fn value(text: &str) -> SecretValue {
 }
 
 /// A store that holds one text, and takes another one if it may.
-#[derive(Debug)]
 struct One {
     text: Mutex<Option<String>>,
     writes: Mutex<Writes>,
+}
+
+impl std::fmt::Debug for One {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("One")
+    }
 }
 
 /// What becomes of a write.
@@ -249,4 +254,20 @@ async fn a_rejected_session_token_is_not_written_over() {
     bench.check(Reason::Changed, Err("rejected_secret")).await;
     bench.check(Reason::Retry, Ok("one+")).await;
     assert_eq!(bench.store.text.lock().as_deref(), Some("bad"));
+}
+
+#[tokio::test]
+async fn what_was_read_renewed_and_turned_down_is_in_no_debug_output() {
+    let mut bench = Bench::new(Fake::Session, Writes::Fail).await;
+    bench.store(Some("s3cr3t"));
+    bench.check(Reason::Changed, Ok("s3cr3t")).await;
+    bench.check(Reason::Scheduled, Ok("s3cr3t+")).await;
+    assert!(bench.supply.is_unpersisted());
+    let pending = format!("{:?}", bench.supply);
+    bench.store(Some("bad-s3cr3t"));
+    bench.check(Reason::Changed, Err("rejected_secret")).await;
+    for told in [pending, format!("{:?}", bench.supply)] {
+        assert!(told.contains("Supply"), "{told}");
+        assert!(!told.contains("s3cr3t"), "{told}");
+    }
 }

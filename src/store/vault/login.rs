@@ -91,13 +91,17 @@ pub(super) async fn log_in(
     granted(&answer, at)
 }
 
-/// Prolongs a token.
+/// Prolongs a token. A refusal is one of the token alone: a login may well work.
 pub(super) async fn renew(
     transport: &Transport,
     token: &SecretValue,
     at: &SecretRef,
 ) -> Result<Granted, StoreError> {
     let answer = transport.call(at, RenewSelf {}, Some(token)).await?;
+    // Nothing is left to be given; Vault says so with 500.
+    if answer.says("past the max TTL") {
+        return Err(refused(at));
+    }
     let renewed = granted(&answer, at)?;
     Ok(Granted { token: token.clone(), ..renewed })
 }

@@ -178,7 +178,11 @@ impl Session {
 
     async fn renew(&self, at: &SecretRef, lease: &Lease) -> Result<(), StoreError> {
         let renewed = login::renew(&self.transport, &lease.token, at).await;
-        let outcome = renewed.as_ref().map_or_else(StoreError::kind, |_| "renewed");
+        let outcome = match &renewed {
+            Ok(_) => "renewed",
+            Err(StoreError::LoginRefused { .. } | StoreError::Denied { .. }) => "renewal_refused",
+            Err(error) => error.kind(),
+        };
         self.metrics.store_logins.with_label_values(&["vault", outcome]).inc();
         match renewed {
             Ok(granted) => {

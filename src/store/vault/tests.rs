@@ -9,10 +9,12 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::config::model::VaultAuth;
+use crate::store::{Remote, Stores, watched};
 
 /// A Vault that answers each read of the secret in one way, and everything else as it should.
 struct Fake {
-    store: Vault,
+    stores: Arc<Stores>,
+    metrics: Metrics,
     asked: Arc<Mutex<Vec<String>>>,
     _dir: tempfile::TempDir,
     _tasks: JoinSet<()>,
@@ -42,8 +44,17 @@ impl Fake {
             auth_mount: "token".to_owned(),
             poll: Duration::from_secs(60),
         };
-        let store = Vault::new(&spec, &Metrics::new().unwrap()).unwrap();
-        Self { store, asked, _dir: dir, _tasks: tasks }
+        let metrics = Metrics::new().unwrap();
+        let stores = Arc::new(Stores::new(&metrics));
+        let store = Vault::new(&spec, &metrics).unwrap();
+        stores.set(Remote::Vault, Some(Arc::new(store)));
+        Self { stores, metrics, asked, _dir: dir, _tasks: tasks }
+    }
+
+    /// What was counted: reads with this outcome, and whether the store can be used.
+    fn counted(&self, outcome: &str) -> (u64, i64) {
+        let reads = self.metrics.store_reads.with_label_values(&["vault", outcome]).get();
+        (reads, self.metrics.store_up.with_label_values(&["vault"]).get())
     }
 }
 
@@ -124,10 +135,11 @@ async fn each_answer_of_vault_is_told_by_its_meaning() {
     for (reply, want, is_transient) in answers() {
         let said = format!("{} {:?}", reply.0, want);
         let fake = Fake::new(reply).await;
-        match fake.store.read(&at).await {
+        match fake.stores.read(&at).await {
             Ok(found) => {
                 assert_eq!(found.value.expose_str(), Some("s3cr3t"));
                 assert_eq!(found.version, want.ok().map(Version::Number), "{said}");
+                assert_eq!(fake.counted("ok"), (1, 1), "{said}");
             }
             Err(error) => {
                 assert_eq!(
@@ -135,6 +147,8 @@ async fn each_answer_of_vault_is_told_by_its_meaning() {
                     (want, is_transient),
                     "{said}"
                 );
+                let is_up = matches!(error.kind(), "missing" | "deleted");
+                assert_eq!(fake.counted(error.kind()), (1, i64::from(is_up)), "{said}");
                 let wait = error.retry_after().map(|wait| wait.as_secs());
                 let wanted = match error.kind() {
                     "denied" => Some(60),
@@ -142,7 +156,7 @@ async fn each_answer_of_vault_is_told_by_its_meaning() {
                     _ => None,
                 };
                 assert_eq!(wait, wanted, "{said}");
-                let told = format!("{error} {error:?} {:?}", fake.store);
+                let told = format!("{error} {error:?} {:?}", fake.stores);
                 assert!(!told.contains("s3cr3t") && !told.contains("canary"), "{told}");
             }
         }
@@ -154,11 +168,30 @@ async fn denials_never_make_logins_in_a_loop() {
     let fake = Fake::new((403, &[], String::new())).await;
     let at = AT.parse().unwrap();
     for _ in 0..5 {
-        assert_eq!(fake.store.read(&at).await.unwrap_err().kind(), "denied");
+        assert_eq!(fake.stores.read(&at).await.unwrap_err().kind(), "denied");
     }
     let asked = fake.asked.lock();
     let logins = asked.iter().filter(|path| path.ends_with("lookup-self")).count();
     assert_eq!(logins, 2, "{asked:?}");
+}
+
+#[tokio::test]
+async fn nothing_that_holds_what_vault_said_shows_it() {
+    let (good, ..) = answers().swap_remove(0);
+    let fake = Fake::new(good).await;
+    let (secrets, watcher) = watched(Arc::clone(&fake.stores) as Arc<dyn SecretStore>);
+    let watch = secrets.watch(&AT.parse().unwrap()).or(&"env:PATH".parse().unwrap());
+    let found = watch.read().await.unwrap();
+    assert_eq!(found.value.expose_str(), Some("s3cr3t"));
+    let claim = Claim::by_version(found.clone());
+    let told = [
+        format!("{found:?} {claim:?} {:?}", claim.held.value),
+        format!("{watch:?} {secrets:?} {watcher:?} {:?}", secrets.report()),
+        format!("{:?} {:?}", fake.stores, fake.stores.report()),
+    ];
+    for told in told {
+        assert!(!told.contains("s3cr3t") && !told.contains("canary"), "{told}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::model::VaultStore;
 use crate::retry_after;
 use crate::secret::{SecretRef, SecretValue};
-use crate::tls::{ANSWER_BYTES_MAX, ReadError, read_capped};
+use crate::tls::{self, ANSWER_BYTES_MAX, ReadError, read_capped};
 
 /// A server, and how it is called. Holds no token.
 pub(super) struct Transport {
@@ -130,36 +130,13 @@ fn failure(at: &SecretRef, error: ClientError) -> StoreError {
         Ok(CallError::Timeout) => StoreError::Timeout { at },
         Ok(CallError::TooLarge) => StoreError::TooLarge { at },
         Ok(CallError::Unreachable(error)) => {
-            StoreError::Unreachable { at, reason: why(&error), source: Box::new(error) }
+            StoreError::Unreachable { at, reason: tls::failure(&error), source: Box::new(error) }
         }
         Ok(CallError::Interrupted(error)) => {
             StoreError::Unreachable { at, reason: "interrupted", source: Box::new(error) }
         }
         Err(_) => StoreError::OtherStore { at },
     }
-}
-
-/// Why there is no connection: a metric label.
-fn why(error: &reqwest::Error) -> &'static str {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return "tls";
-        }
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                return "refused";
-            }
-            if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-                return "tls";
-            }
-        }
-        if error.to_string().contains("dns error") {
-            return "dns";
-        }
-        cause = error.source();
-    }
-    "connect"
 }
 
 /// What each request carries.

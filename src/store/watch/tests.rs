@@ -289,6 +289,7 @@ async fn an_older_version_is_believed_when_it_is_found_a_second_time() {
         // A replica that lags behind, once.
         bench.store.set("old", 6);
         assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("new"));
+        assert_eq!(bench.watch.entry.report().version.as_deref(), Some("7"));
         bench.store.set("new", 7);
         assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("new"));
         // Somebody went back.
@@ -296,6 +297,7 @@ async fn an_older_version_is_believed_when_it_is_found_a_second_time() {
         assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("new"));
         assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
         assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("old"));
+        assert_eq!(bench.watch.entry.report().version.as_deref(), Some("6"));
     }
 }
 

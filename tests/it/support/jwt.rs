@@ -1,6 +1,7 @@
 //! JWTs and a Kubernetes API server that judges them, as Vault's login methods need them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::extract::State;
@@ -9,6 +10,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use rcgen::{KeyPair, PublicKeyData as _};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -62,36 +64,55 @@ impl Signer {
 /// The part of a Kubernetes API server that Vault asks whose a token is.
 pub(crate) struct TokenReviews {
     server: TlsServer,
+    judge: Arc<Judge>,
     /// In PEM.
     pub(crate) ca: String,
+}
+
+/// Who is believed.
+struct Judge {
+    /// Without one, the server is out of order.
+    known: Mutex<Vec<String>>,
+    reviewer: String,
 }
 
 impl TokenReviews {
     /// Knows this token alone, and answers to this reviewer alone.
     pub(crate) async fn start(known: String, reviewer: &str) -> Self {
         let authority = Authority::new();
-        let state = (known, format!("Bearer {reviewer}"));
+        let (known, reviewer) = (Mutex::new(vec![known]), format!("Bearer {reviewer}"));
+        let judge = Arc::new(Judge { known, reviewer });
         let path = "/apis/authentication.k8s.io/v1/tokenreviews";
-        let router = Router::new().route(path, post(review)).with_state(state);
+        let router = Router::new().route(path, post(review)).with_state(Arc::clone(&judge));
         let leaf = authority.issue(&["localhost", "127.0.0.1"], false);
         let server = TlsServer::start(router, &leaf, &["http/1.1"]).await;
-        Self { server, ca: authority.pem() }
+        Self { server, judge, ca: authority.pem() }
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
         self.server.address
     }
+
+    /// Knows these tokens from now on; without one it answers with 500.
+    pub(crate) fn know(&self, tokens: &[&str]) {
+        *self.judge.known.lock() = tokens.iter().map(|&token| token.to_owned()).collect();
+    }
 }
 
 async fn review(
-    State((known, reviewer)): State<(String, String)>,
+    State(judge): State<Arc<Judge>>,
     headers: HeaderMap,
     Json(asked): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
-    if headers.get("authorization").is_none_or(|sent| sent != reviewer.as_str()) {
-        return (StatusCode::UNAUTHORIZED, Json(json!({"kind": "Status", "status": "Failure"})));
+    let failure = || Json(json!({"kind": "Status", "status": "Failure"}));
+    if headers.get("authorization").is_none_or(|sent| sent != judge.reviewer.as_str()) {
+        return (StatusCode::UNAUTHORIZED, failure());
     }
-    let is_known = asked["spec"]["token"] == known.as_str();
+    let known = judge.known.lock().clone();
+    if known.is_empty() {
+        return (StatusCode::INTERNAL_SERVER_ERROR, failure());
+    }
+    let is_known = known.iter().any(|known| asked["spec"]["token"] == known.as_str());
     let status = json!({
         "authenticated": is_known,
         "audiences": asked["spec"]["audiences"],
