@@ -183,7 +183,9 @@ impl<T> FairQueue<T> {
     pub fn before(&self, line: usize, ticket: Ticket) -> u64 {
         let Some(own) = self.lines.get(&line) else { return 0 };
         match own.waiting.last_key_value() {
-            Some((last, _)) if *last >= ticket => own.waiting.range(..ticket).count() as u64,
+            // The last of a line is asked for with each that comes: nobody is counted for it.
+            Some((last, _)) if *last == ticket => own.waiting.len() as u64 - 1,
+            Some((last, _)) if *last > ticket => own.waiting.range(..ticket).count() as u64,
             _ => own.waiting.len() as u64,
         }
     }

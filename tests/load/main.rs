@@ -17,3 +17,4 @@ mod change;
 mod machine;
 mod outage;
 mod quotas;
+mod waiters;
