@@ -35,6 +35,7 @@ mod exec;
 mod webhooks;
 mod service_accounts;
 mod login;
+mod authorization_server;
 mod hardening;
 mod servers;
 mod shadow;

@@ -51,6 +51,11 @@ async fn python(script: &str, args: &[&Path]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// A key of each sort, as PEM, as a JWK, and its public half.
+pub(crate) async fn keys() -> Value {
+    serde_json::from_str(&python(MAKE, &[]).await).unwrap()
+}
+
 /// A token endpoint that hands out what it was asked with.
 async fn issuer() -> (String, mpsc::Receiver<Value>, JoinSet<()>) {
     type Asked = Arc<mpsc::Sender<Value>>;
@@ -69,7 +74,7 @@ async fn issuer() -> (String, mpsc::Receiver<Value>, JoinSet<()>) {
 
 #[tokio::test]
 async fn what_each_sort_of_key_signs_is_verified_by_another_implementation() {
-    let keys: Value = serde_json::from_str(&python(MAKE, &[]).await).unwrap();
+    let keys = keys().await;
     let (url, mut asks, _tasks) = issuer().await;
     let mut signed = Vec::new();
     for alg in ["RS256", "ES256", "EdDSA"] {
