@@ -7,6 +7,7 @@ mod support;
 
 mod rendered;
 mod refusals;
+mod schema;
 mod pods;
 mod policies;
 mod command;

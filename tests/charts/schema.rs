@@ -1,0 +1,108 @@
+//! The charts' schemas know the product's own configuration, so that a mistake in it is told before
+//! anything is installed. `UPDATE_GOLDEN=1 cargo test --test charts schema` writes them anew.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::{Map, Value};
+
+use crate::support::{Helm, none, root, word};
+
+const CHARTS: [&str; 2] = ["datapulse-sidecar", "datapulse-sidecar-injector"];
+/// What begins the last key of each schema.
+const DEFINITIONS: &str = "  \"$defs\": {\n";
+
+/// The binary's schema, as definitions of another one, one a line.
+fn definitions() -> String {
+    let schema: Value = serde_json::from_str(&datapulse_sidecar::config::schema()).expect("JSON");
+    let mut parts = schema.pointer("/$defs").and_then(Value::as_object).expect("parts").clone();
+    let mut in_lists = BTreeSet::new();
+    parts.values().chain([&schema]).for_each(|part| list_items(part, &mut in_lists));
+    let of_top = ["type", "properties", "additionalProperties"];
+    let top = of_top.map(|key| (key.to_owned(), schema.get(key).expect("it has it").clone()));
+    let top: Map<String, Value> = top.into_iter().collect();
+    parts.insert("Config".to_owned(), top.into());
+    let line = |(name, part): (&String, &mut Value)| {
+        // The chart adds what is missing in a mapping, and nothing in a list.
+        if !in_lists.contains(name) {
+            part.as_object_mut().expect("a schema").remove("required");
+        }
+        simplify(part);
+        format!("    {}: {part}", Value::from(name.as_str()))
+    };
+    let lines: Vec<String> = parts.iter_mut().map(line).collect();
+    format!("{DEFINITIONS}{}\n  }}\n}}\n", lines.join(",\n"))
+}
+
+/// The definitions that items of lists have.
+fn list_items(part: &Value, found: &mut BTreeSet<String>) {
+    let name = word(part, "/items/$ref").rsplit('/').next().unwrap_or_default();
+    found.insert(name.to_owned());
+    match part {
+        Value::Object(parts) => parts.values().for_each(|part| list_items(part, found)),
+        Value::Array(parts) => parts.iter().for_each(|part| list_items(part, found)),
+        _ => {}
+    }
+}
+
+/// Without descriptions, which are for editors.
+fn simplify(part: &mut Value) {
+    match part {
+        Value::Object(keys) => {
+            keys.retain(|key, value| key != "description" || value.is_object());
+            keys.values_mut().for_each(simplify);
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(simplify),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_charts_know_the_configuration_that_the_binary_reads() {
+    let wanted = definitions();
+    for chart in CHARTS {
+        let file = root().join("charts").join(chart).join("values.schema.json");
+        let text = fs::read_to_string(&file).expect("readable");
+        let (before, now) = text.split_at(text.find(DEFINITIONS).expect("the last key"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, format!("{before}{wanted}")).expect("written");
+        } else {
+            assert!(now == wanted, "{chart}: run UPDATE_GOLDEN=1 cargo test --test charts schema");
+        }
+    }
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_told_by_both_helms() {
+    let mut wrong = Vec::new();
+    for (config, told) in [
+        ("listenerz: []", "listenerz"),
+        ("upstream: {base_ulr: 'https://api.example'}", "base_ulr"),
+        ("upstream: {request_timeout: 30}", "request_timeout"),
+        ("quotas: {business: {limit: lots}}", "limit"),
+        ("credentials: [{name: a, level: root, api_key: file:/k}]", "level"),
+        ("credentials: [{level: admin, api_key: file:/k}]", "name"),
+        ("policy: [{methods: [GET], path: /a, levle: admin}]", "levle"),
+        ("tenants: [{name: a, credentials: []}]", "credentials"),
+    ] {
+        for (chart, values) in [
+            (CHARTS[0], format!("config: {{{config}}}\n")),
+            (CHARTS[1], format!("injector: {{profiles: {{default: {{config: {{{config}}}}}}}}}\n")),
+            (CHARTS[1], format!("injector: {{defaults: {{config: {{{config}}}}}}}\n")),
+        ] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let file = dir.path().join("values.yaml");
+            fs::write(&file, &values).expect("written");
+            let base = format!("{chart}/ci/default-values.yaml");
+            let args = ["--values", &base, "--values", file.to_str().expect("UTF-8")];
+            for helm in Helm::BOTH {
+                match helm.template(chart, &args) {
+                    Err(said) if said.contains(told) && said.contains("schema") => {}
+                    Err(said) => wrong.push(format!("{helm:?} {chart}: {values}: {said}")),
+                    Ok(_) => wrong.push(format!("{helm:?} {chart} takes {values}")),
+                }
+            }
+        }
+    }
+    none(&wrong);
+}
