@@ -1,5 +1,7 @@
 //! The life of a token, under a paused clock and with one fake issuer.
 
+mod rotation;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
