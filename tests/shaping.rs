@@ -90,6 +90,25 @@ fn a_limiter_that_nobody_told_of_is_learnt_and_its_silence_is_kept() {
     }
 }
 
+#[test]
+fn a_limit_that_is_half_of_what_is_configured_is_found_and_used() {
+    for limit in [100, 1000] {
+        let undeclared = feedback::undeclared(limit);
+        let half = undeclared.iter().find(|(vendor, ..)| vendor.name == "half the limit").unwrap();
+        let (vendor, own, nodes) = half;
+        let seeds = 2;
+        let runs = feedback::heard_under_all(vendor, (*own, *nodes), limit, None, seeds);
+        for heard in &runs {
+            // Some to find it, and one in a while to see whether it is still there.
+            assert!(heard.throttles.len() <= 20, "L = {limit}: {heard:?}");
+        }
+        for saturated in runs.iter().take(seeds as usize) {
+            let used = (saturated.sent - saturated.refused) as f64 / f64::from(own * 60);
+            assert!(used >= 0.88, "L = {limit}: {used} of what there is");
+        }
+    }
+}
+
 /// `make plot` draws it anew.
 #[test]
 fn the_plot_in_the_documentation_is_what_the_simulation_draws() {

@@ -81,7 +81,7 @@ pub(crate) fn heard(
         while let Some((_, number, accepted)) = answers.pop_front_if(|answer| answer.0 <= now) {
             ask_at = now;
             if accepted {
-                schedule.answered(number);
+                schedule.answered(number, at);
                 continue;
             }
             heard.refused += 1;

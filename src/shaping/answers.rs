@@ -22,12 +22,13 @@ impl Quota {
         turns.keep(now);
         // Those who cannot wait that long are told now.
         turns.everybody().for_each(|woken| woken.notify_one());
+        let share = turns.schedule.share();
         drop(turns);
         self.metrics.upstream_throttled.with_label_values(&[&*self.name, cause.as_str()]).inc();
         let (quota, pause_s) = (&*self.name, until.saturating_sub(now).as_secs());
         tracing::warn!(quota, cause = cause.as_str(), pause_s, "the upstream's limit is reached");
         if let Some(lesson) = lesson {
-            let config = config_line(quota, lesson, 1.0);
+            let config = config_line(quota, lesson, share);
             tracing::warn!(quota, config, "learnt from it: {}", lesson.reason());
         }
         until.saturating_sub(now)
@@ -37,7 +38,7 @@ impl Quota {
     pub(super) fn answered(&self, charge: u64) {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        if turns.schedule.answered(charge) {
+        if turns.schedule.answered(charge, now) {
             wake_next(&mut turns, now);
         }
     }
@@ -95,6 +96,9 @@ fn config_line(quota: &str, lesson: Lesson, share: f64) -> String {
         Lesson::Spread(spread) => format!("spread: {}", humantime::format_duration(spread)),
         Lesson::Burst(burst) => format!("burst: {}", (f64::from(burst) / share).ceil()),
         Lesson::Paced => "share: 1/2".to_owned(),
+        Lesson::Limit(kept, limit) => {
+            format!("share: {:.3}", f64::from(kept) / f64::from(limit) * share)
+        }
     };
     format!("quotas.{quota}.{line}")
 }

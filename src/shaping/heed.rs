@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::learn::{Cause, Lesson};
 use super::learner::Refused;
+use super::pace::Terms;
 use super::pause::Throttle;
 use super::schedule::Schedule;
 use super::told::Told;
@@ -52,7 +53,7 @@ impl Schedule {
     /// our own requests can have left was used by others, and is added to the debt. Gives how many.
     pub fn told(&mut self, told: Told, departed_at: Duration, now: Duration) -> u32 {
         let terms = self.pace.terms();
-        let full = u64::from(terms.limit) + u64::from(self.others);
+        let full = u64::from(self.limit()) + u64::from(self.others);
         let is_ours = match told.window {
             Some(window) => window == terms.window,
             None => told.limit == full,
@@ -88,7 +89,10 @@ impl Schedule {
 
     /// The upstream answered the request with this charge otherwise: true when that ends the wait of
     /// others.
-    pub const fn answered(&mut self, number: u64) -> bool {
+    pub fn answered(&mut self, number: u64, now: Duration) -> bool {
+        if self.learner.recover(now) {
+            self.renew(self.learner.terms(), now);
+        }
         self.pause.answered(number)
     }
 
@@ -103,16 +107,21 @@ impl Schedule {
         self.pace.forget();
         let terms = self.learner.forget();
         if terms != self.pace.terms() {
-            let also = self.also.as_ref().map(|also| (also.limit, also.window));
-            self.rebuild(terms, also, now);
+            self.renew(terms, now);
         }
+    }
+
+    /// Goes on under terms that may be more generous.
+    fn renew(&mut self, terms: Terms, now: Duration) {
+        let also = self.also.as_ref().map(|also| (also.limit, also.window));
+        self.rebuild(terms, also, now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shaping::pace::{Start, Terms};
+    use crate::shaping::pace::Start;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -141,9 +150,9 @@ mod tests {
         assert_eq!(leave(&mut schedule, ms(0), 10), [ms(0); 10]);
         assert_eq!(schedule.throttled(ms(100), 7, Some(ms(9_000))).until, ms(10_100));
         assert_eq!(leave(&mut schedule, ms(200), 1), [ms(10_100)]);
-        assert!(!schedule.answered(9), "it left before the pause");
+        assert!(!schedule.answered(9, ms(11_500)), "it left before the pause");
         assert!(schedule.admit(ms(11_500)).is_err(), "the probe's answer is awaited");
-        assert!(schedule.answered(11));
+        assert!(schedule.answered(11, ms(11_550)));
         let left = leave(&mut schedule, ms(11_600), 3);
         assert!(left[2] - left[1] > ms(1200), "{left:?}");
     }
@@ -178,7 +187,7 @@ mod tests {
             assert_eq!(throttled.cause, Cause::SmallerBurst);
             assert_eq!(throttled.lesson, Some(Lesson::Burst(burst)));
             now += ms(600_000);
-            let _probe = schedule.admit(now).map(|probe| schedule.answered(probe.number));
+            let _probe = schedule.admit(now).map(|probe| schedule.answered(probe.number, now));
             now += ms(600_000);
         }
         let throttled = refused(&mut schedule, now);

@@ -15,6 +15,14 @@ const TICK_FIRST: Duration = Duration::from_secs(1);
 const SPREAD_STEP: Duration = Duration::from_millis(250);
 /// No wider spread is learnt.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
+/// What is kept of a limit, in percent, when paced requests are refused again.
+const BACK_OFF: u32 = 85;
+/// No lower limit is kept, in percent of what is configured.
+const LIMIT_MIN: u32 = 10;
+/// What is given back of it, in percent of what is configured.
+const GIVE_BACK: u32 = 5;
+/// In so many windows without a refusal.
+const QUIET: u32 = 10;
 
 /// Why the upstream refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +62,10 @@ pub enum Lesson {
     Spread(Duration),
     /// It takes this many at once.
     Burst(u32),
-    /// Paced requests are refused, though there is room: nothing that we could do better.
+    /// Paced requests are refused, though there is room: once may be chance.
     Paced,
+    /// They are refused again: this much is kept to, of so much that is configured.
+    Limit(u32, u32),
 }
 
 impl Lesson {
@@ -79,6 +89,11 @@ impl Lesson {
                 "evenly spaced requests are refused, far below the limit: somebody else may use the \
                  key, or the limit is lower"
             }
+            Self::Limit(..) => {
+                "evenly spaced requests are refused again and again, far below the limit: somebody \
+                 else may use the key, or the limit is lower; less of it is used, and a little more \
+                 is tried from time to time"
+            }
         }
     }
 }
@@ -88,6 +103,8 @@ impl Lesson {
 pub struct Seen {
     /// What the schedule keeps at present.
     pub terms: Terms,
+    /// The limit as it is configured.
+    pub limit: u32,
     /// The most that any limiter which we keep to can have counted of our requests.
     pub level: u64,
     /// How many requests too early the last one left, after an idle time.
@@ -114,8 +131,8 @@ pub struct Lessons {
 impl Lessons {
     /// Draws the conclusion from a refusal: its cause, and the lesson where there is a new one.
     pub fn learn(&mut self, now: Duration, seen: &Seen) -> (Cause, Option<Lesson>) {
-        let Seen { terms, level, debt, held_up, .. } = *seen;
-        let is_near = level * 10 >= u64::from(terms.limit) * 9;
+        let Seen { terms, limit, level, debt, held_up, .. } = *seen;
+        let is_near = level * 10 >= u64::from(limit) * 9;
         if !seen.is_past_known {
             return (Cause::Ours, None);
         }
@@ -145,9 +162,29 @@ impl Lessons {
             self.burst = Some((lesson, now));
             return (Cause::SmallerBurst, Some(lesson));
         }
-        let lesson = self.paced.is_none().then_some(Lesson::Paced);
-        self.paced = self.paced.or(Some((Lesson::Paced, now)));
-        (Cause::Unknown, lesson)
+        let least = part_of(limit, LIMIT_MIN);
+        let lesson = match self.paced {
+            None => Lesson::Paced,
+            Some(_) => Lesson::Limit(part_of(terms.limit, BACK_OFF).max(least), limit),
+        };
+        let is_new = self.paced.is_none_or(|(known, _)| known != lesson);
+        // At the least that is kept, the time without a refusal begins anew.
+        self.paced = Some((lesson, now));
+        (Cause::Unknown, is_new.then_some(lesson))
+    }
+
+    /// Gives back a part of a limit that was lowered, when nothing was refused for long enough. Gives
+    /// whether there was something to give back.
+    pub fn recover(&mut self, now: Duration, window: Duration) -> bool {
+        let Some((Lesson::Limit(kept, limit), at)) = self.paced else { return false };
+        let quiet = now.saturating_sub(at).as_nanos() / (window * QUIET).as_nanos().max(1);
+        let steps = u32::try_from(quiet).unwrap_or(u32::MAX);
+        if steps == 0 {
+            return false;
+        }
+        let kept = kept.saturating_add(part_of(limit, GIVE_BACK).saturating_mul(steps));
+        self.paced = (kept < limit).then_some((Lesson::Limit(kept, limit), now));
+        true
     }
 
     /// The terms with all that was learnt.
@@ -161,6 +198,7 @@ impl Lessons {
                     terms.burst = Some(terms.burst.map_or(burst, |known| known.min(burst)));
                 }
                 Lesson::Paced => {}
+                Lesson::Limit(kept, _) => terms.limit = terms.limit.min(kept),
             }
         }
         terms
@@ -170,6 +208,12 @@ impl Lessons {
     pub fn iter(&self) -> impl Iterator<Item = (Lesson, Duration)> {
         [self.tick, self.spread, self.burst, self.paced].into_iter().flatten()
     }
+}
+
+/// So many percent of a limit, at least one.
+fn part_of(limit: u32, percent: u32) -> u32 {
+    let part = u64::from(limit) * u64::from(percent) / 100;
+    u32::try_from(part).unwrap_or(limit).max(1)
 }
 
 #[cfg(test)]
@@ -187,6 +231,7 @@ mod tests {
 
     const SEEN: Seen = Seen {
         terms: TERMS,
+        limit: 100,
         level: 50,
         debt: 0,
         held_up: ms(0),
@@ -219,6 +264,32 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_paced_requests_are_refused_under_is_lowered_and_given_back_by_and_by() {
+        let mut lessons = Lessons::default();
+        let refused = |lessons: &mut Lessons, now| {
+            let terms = lessons.applied_to(TERMS);
+            lessons.learn(now, &Seen { terms, level: 5, ..SEEN }).1
+        };
+        let limit = |lessons: &Lessons| lessons.applied_to(TERMS).limit;
+        assert_eq!(refused(&mut lessons, ms(0)), Some(Lesson::Paced));
+        assert_eq!(limit(&lessons), 100, "once may be chance");
+        for kept in [85, 72, 61, 51, 43, 36, 30, 25, 21, 17, 14, 11, 10] {
+            assert_eq!(refused(&mut lessons, ms(0)), Some(Lesson::Limit(kept, 100)));
+            assert_eq!(limit(&lessons), kept);
+        }
+        assert_eq!(refused(&mut lessons, ms(1)), None, "that is the least");
+        let window = TERMS.window;
+        assert!(!lessons.recover(ms(600_000), window), "ten windows are not over");
+        assert!(lessons.recover(ms(600_001), window));
+        assert_eq!(limit(&lessons), 15);
+        assert!(!lessons.recover(ms(600_002), window));
+        assert!(lessons.recover(ms(600_001 + 16 * 600_000), window));
+        assert_eq!(limit(&lessons), 95);
+        assert!(lessons.recover(ms(600_001 + 17 * 600_000), window));
+        assert_eq!((limit(&lessons), lessons.iter().count()), (100, 0), "nothing is left of it");
+    }
+
+    #[test]
     fn a_lesson_that_was_not_enough_is_followed_by_a_stricter_one_up_to_a_bound() {
         let mut lessons = Lessons::default();
         let (mut ticks, mut bursts, mut spreads) = (Vec::new(), Vec::new(), Vec::new());
@@ -233,8 +304,9 @@ mod tests {
         }
         assert_eq!(ticks, [0, 1, 2, 4, 8, 10, 10, 10]);
         assert_eq!(bursts[0], 20);
-        assert!(bursts.is_sorted_by(|before, after| after <= before), "{bursts:?}");
-        assert!(bursts[7] <= 1, "and then it is paced: {bursts:?}");
+        let paced = bursts.iter().position(|debt| *debt <= 1).unwrap();
+        assert!(bursts[..paced].is_sorted_by(|before, after| after <= before), "{bursts:?}");
+        assert!(bursts[paced..].iter().all(|debt| *debt <= 1), "and then it is paced: {bursts:?}");
         assert_eq!(spreads[..4], [250, 750, 2250, 5000]);
     }
 
@@ -253,7 +325,7 @@ mod tests {
             for (level, debt, held_up, is_shared, is_past_known) in seen {
                 let level = level * u64::from(limit) / 100;
                 let seen = Seen {
-                    terms: before, level, debt, held_up: ms(held_up), is_shared, is_past_known, is_kept: true,
+                    terms: before, limit, level, debt, held_up: ms(held_up), is_shared, is_past_known, is_kept: true,
                 };
                 lessons.learn(ms(0), &seen);
                 let after = lessons.applied_to(configured);

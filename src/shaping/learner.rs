@@ -82,6 +82,7 @@ impl Learner {
         let held_up = self.held_up.filter(|held_up| self.counts(held_up.1, now));
         let seen = Seen {
             terms,
+            limit: self.configured.limit,
             level: level.saturating_sub(foreign),
             debt,
             held_up: held_up.map_or(Duration::ZERO, |(delay, _)| delay),
@@ -92,6 +93,17 @@ impl Learner {
         let (cause, lesson) = self.lessons.learn(now, &seen);
         self.cause = cause;
         (cause, lesson)
+    }
+
+    /// Gives back a part of what was learnt, when it is time. Gives whether there is something.
+    pub fn recover(&mut self, now: Duration) -> bool {
+        self.lessons.recover(now, self.configured.window)
+    }
+
+    /// The terms without what was learnt.
+    #[must_use]
+    pub const fn configured(&self) -> Terms {
+        self.configured
     }
 
     /// Why the last refusal was, for those that belong to it.

@@ -255,10 +255,17 @@ impl Schedule {
         self.pace.terms().window
     }
 
-    /// Requests in each window.
+    /// Requests in each window, as it is configured.
     #[must_use]
     pub const fn limit(&self) -> u32 {
-        self.pace.terms().limit
+        self.learner.configured().limit
+    }
+
+    /// The part of the vendor's limit that this is.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        let limit = f64::from(self.limit());
+        limit / (limit + f64::from(self.others))
     }
 
     /// Between two paced requests.

@@ -802,3 +802,30 @@ async fn what_was_sent_in_shadow_is_owed_for_two_windows_and_no_longer() {
     let refusal = third.admit(Some("q"), 0, Instant::now() + s(10)).unwrap_err();
     assert!((s(20)..s(30)).contains(&refusal.retry_after), "{refusal:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_lower_than_configured_is_kept_to_and_told_with_the_share_that_it_is() {
+    let before = config("limit: 200/min, share: 1/2", &[""], "");
+    let shaper = shaper_of(&before);
+    let told = |shaper: &Shaper| {
+        let quota = shaper.report(&before)[0].clone();
+        assert_eq!((quota.limit, quota.share), (200, 0.5), "as it is configured");
+        quota.learnt.first().map(|one| one.config.clone())
+    };
+    let interval = || shaper.quotas.get("q").unwrap().quota.interval();
+    let configured = interval();
+    tokio::time::advance(s(200)).await;
+    for share in ["1/2", "0.425", "0.360"] {
+        departed(&shaper).await.throttled(Some(s(1)), &HeaderMap::new(), Instant::now() + s(30));
+        assert_eq!(told(&shaper), Some(format!("quotas.q.share: {share}")));
+        tokio::time::advance(s(200)).await;
+        departed(&shaper).await.answered(&HeaderMap::new());
+        tokio::time::advance(s(100)).await;
+    }
+    assert!(interval() > configured.mul_f64(1.35), "{:?}", interval());
+    tokio::time::advance(s(301)).await;
+    departed(&shaper).await.answered(&HeaderMap::new());
+    assert_eq!(told(&shaper), Some("quotas.q.share: 0.385".to_owned()), "a little more is tried");
+    assert!(shaper.forget("q"));
+    assert_eq!((told(&shaper), interval()), (None, configured));
+}
