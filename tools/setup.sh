@@ -110,6 +110,8 @@ link_node() {
 # What the tests call like any program.
 need_test_packages() {
     have curl || install_packages curl
+    # A terminal for a command.
+    have script || install_packages bsdutils
 }
 
 # The tools from npm, by the npm of the virtual environment's Node.

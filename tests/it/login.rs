@@ -10,6 +10,7 @@ use datapulse_sidecar::emulator::Client;
 use reqwest::Url;
 use serde_json::json;
 
+use crate::support::tools::free_address;
 use crate::support::{Builder, CANARY, Login, Moto, OpenBao, Process, Rig, Stage, person};
 
 /// `alice`, with the refresh token at this reference.
@@ -52,7 +53,8 @@ fn token_in(file: &Path) -> String {
 
 #[tokio::test]
 async fn whoever_approves_is_logged_in_and_a_sidecar_that_runs_serves_calls_with_it() {
-    let rig = builder(&alice("file:${DIR}/alice")).await.unready().start().await;
+    let builder = builder(&alice("file:${DIR}/alice")).await.token_life(Duration::from_secs(2));
+    let rig = builder.unready().start().await;
     let (file, config) = (rig.dir().join("alice"), rig.config_path());
     assert_eq!(rig.get("/v1/pipelines").await.status(), 503);
     let login = Login::start(&config, "alice").await;
@@ -66,6 +68,8 @@ async fn whoever_approves_is_logged_in_and_a_sidecar_that_runs_serves_calls_with
     // The same again, after the vendor has ended what was granted before.
     let first = token_in(&file);
     rig.emulator.revoke_grants("cli");
+    let refused = rig.eventually("/v1/pipelines", 503).await;
+    assert_eq!(refused.headers()["x-datapulse-sidecar-error"], "login_required");
     let login = Login::start(&config, "alice").await;
     get(&person(&login.url, "approve").await).await;
     assert_eq!(login.ended().await.0, Some(0));
@@ -194,6 +198,37 @@ async fn with_a_fixed_address_the_one_that_the_browser_ends_up_at_is_pasted() {
     login.end_of_input();
     let (code, said) = login.ended().await;
     assert!(code == Some(1) && said.contains("standard input ended"), "{code:?} {said}");
+}
+
+#[tokio::test]
+async fn a_fixed_address_on_this_machine_is_listened_at() {
+    let back = format!("http://{}/a/{{b}}?c=1", free_address());
+    let config = alice_as("client_id: web", "file:${DIR}/alice");
+    let stage = stage(&format!("auth: {{redirect_uri: '{back}'}}\n{config}")).await;
+    let redirect_uris = vec![Url::parse(&back).unwrap().to_string()];
+    let web = Client { id: "web".into(), secret: None, level: Level::ReadWrite, redirect_uris };
+    stage.emulator.add_client(web);
+    let login = Login::start(&stage.config, "alice").await;
+    let (status, page) = get(&person(&login.url, "approve").await).await;
+    assert!(status == 200 && page.contains("You are logged in"), "{status} {page}");
+    assert_eq!(login.ended().await.0, Some(0));
+    token_in(&stage.dir.path().join("alice"));
+}
+
+#[tokio::test]
+async fn at_a_terminal_an_address_can_be_pasted_while_the_browser_is_waited_for() {
+    let stage = stage(&alice("file:${DIR}/alice")).await;
+    for way in ["pasted", "browser", "ctrl-c"] {
+        let mut login = Login::at_a_terminal(&stage.config, "alice").await;
+        let answer = person(&login.url, "approve").await;
+        match way {
+            "pasted" => login.paste(answer.as_str()).await,
+            "browser" => drop(get(&answer).await),
+            _ => login.paste("\x03").await,
+        }
+        let (code, said) = login.ended().await;
+        assert_eq!(code, Some(i32::from(way == "ctrl-c")), "{way}: {said}");
+    }
 }
 
 #[tokio::test]

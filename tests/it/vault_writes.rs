@@ -73,6 +73,29 @@ async fn one_of_two_processes_claims_a_secret_in_vault_and_the_others_fields_sta
 }
 
 #[tokio::test]
+async fn what_is_put_respects_a_claim_and_then_takes_the_place_of_its_successor() {
+    let bao = OpenBao::dev().await;
+    bao.policy("writer", WRITER).await;
+    bao.put("datapulse/alice", &json!({"token": "one"})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (store(&bao, dir.path()).await, store(&bao, dir.path()).await);
+    let at: SecretRef = "vault:secret/datapulse/alice#token".parse().unwrap();
+    let claim = ours.claim(&at, &ours.read(&at).await.unwrap()).await.unwrap();
+    let put = async || theirs.put(&at, &value("login")).await.map_err(|error| error.kind());
+    assert_eq!(put().await, Err("claimed"));
+    ours.replace(&at, &claim, &value("two")).await.unwrap();
+    assert_eq!(put().await, Ok(()));
+    let fields = bao.get("secret/data/datapulse/alice").await["data"].clone();
+    assert_eq!(fields, json!({"token": "login"}));
+    let late = ours.replace(&at, &claim, &value("three")).await.unwrap_err();
+    assert_eq!(late.kind(), "conflict", "what a person logged in for stays");
+    assert!(theirs.may_put(&at).await.is_ok());
+    let new = "vault:secret/datapulse/bob#token".parse().unwrap();
+    let error = theirs.may_put(&new).await.unwrap_err();
+    assert_eq!(error.kind(), "denied", "the policy has no `create`");
+}
+
+#[tokio::test]
 async fn the_engines_first_version_cannot_be_written_to() {
     let bao = OpenBao::dev().await;
     bao.policy("writer", WRITER).await;
@@ -83,6 +106,7 @@ async fn the_engines_first_version_cannot_be_written_to() {
     let at = "vault:v1/a#k".parse().unwrap();
     let old = store.read(&at).await.unwrap();
     assert_eq!(store.claim(&at, &old).await.unwrap_err().kind(), "read_only");
+    assert_eq!(store.may_put(&at).await.unwrap_err().kind(), "read_only");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

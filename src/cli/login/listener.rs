@@ -1,20 +1,20 @@
-//! Waits on loopback for the browser to come back, once (RFC 8252 section 7.3).
+//! Waits on loopback for the browser to come back, once (RFC 8252 section 7.3): at a port of this
+//! login's own, or at the one of a fixed address that leads to this machine.
 //!
 //! Whoever comes without this login's `state` is sent away, and the wait goes on.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use axum::response::Response;
-use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use url::Url;
+use url::{Host, Url};
 
 use super::page::{Said, page};
 use super::{Arrived, Failure};
@@ -66,6 +66,23 @@ impl Listener {
         Ok(Self { socket, back })
     }
 
+    /// At a fixed address, where that is one of this machine's that can be had. `None`: what the
+    /// browser ends up at has to be pasted.
+    pub(super) async fn at(back: &Url) -> Option<Self> {
+        let ip = match back.host()? {
+            Host::Ipv4(ip) => IpAddr::V4(ip),
+            Host::Ipv6(ip) => IpAddr::V6(ip),
+            Host::Domain("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Host::Domain(_) => return None,
+        };
+        let port = back.port()?;
+        if back.scheme() != "http" || !ip.is_loopback() || port == 0 {
+            return None;
+        }
+        let socket = TcpListener::bind(SocketAddr::new(ip, port)).await.ok()?;
+        Some(Self { socket, back: back.clone() })
+    }
+
     /// Where the browser is to come back to.
     pub(super) fn url(&self) -> Url {
         self.back.clone()
@@ -74,12 +91,7 @@ impl Listener {
     /// Sends what comes as an answer to `arrive`.
     pub(super) fn serve(self, question: Arc<Question>, arrive: mpsc::Sender<Arrived>) -> Listening {
         let wait = Wait { back: self.back, question, arrive };
-        // A browser that looks ahead with HEAD has not answered.
-        let app = Router::new()
-            .route(PATH, get(came).head(elsewhere))
-            .fallback(elsewhere)
-            .method_not_allowed_fallback(elsewhere)
-            .with_state(wait);
+        let app = Router::new().fallback(came).with_state(wait);
         let (stop, stopped) = watch::channel(false);
         let mut task = JoinSet::new();
         task.spawn(serve::serve(self.socket, app, LIMITS, stopped));
@@ -95,7 +107,11 @@ impl Listening {
     }
 }
 
-async fn came(State(wait): State<Wait>, uri: Uri) -> Response {
+async fn came(State(wait): State<Wait>, method: Method, uri: Uri) -> Response {
+    // A browser that looks ahead with HEAD has not answered.
+    if method != Method::GET || uri.path() != wait.back.path() {
+        return page(Said::NotHere);
+    }
     let mut address = wait.back.clone();
     address.set_query(uri.query());
     let returned = wait.question.returned(&address);
@@ -107,8 +123,4 @@ async fn came(State(wait): State<Wait>, uri: Uri) -> Response {
         return page(Said::Again);
     }
     page(said.await.unwrap_or(Said::Failed))
-}
-
-async fn elsewhere() -> Response {
-    page(Said::NotHere)
 }

@@ -100,10 +100,10 @@ fn grant<'c>(config: &'c Config, name: &str) -> Result<&'c RefreshToken, Failure
 async fn ask(config: &Config, grant: &RefreshToken, args: &Args) -> Result<(), Failure> {
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
     let login = Login::prepare(config, grant, &metrics).await.map_err(|error| failure(&error))?;
-    let fixed = config.auth.redirect_uri.clone();
-    let listener = if fixed.is_none() { Some(Listener::bind().await?) } else { None };
-    let back = listener.as_ref().map(Listener::url).or(fixed);
-    let back = back.ok_or_else(|| Failure::unusable("there is nowhere to come back to"))?;
+    let (back, listener) = match &config.auth.redirect_uri {
+        Some(fixed) => (fixed.clone(), Listener::at(fixed).await),
+        None => Listener::bind().await.map(|listener| (listener.url(), Some(listener)))?,
+    };
     let question = Arc::new(login.question(back).map_err(|error| failure(&error))?);
     let reads = listener.is_none() || args.no_browser || std::io::stdin().is_terminal();
     invite(&args.credential, question.url(), listener.is_some(), reads);

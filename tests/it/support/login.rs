@@ -11,6 +11,8 @@ use super::tools::client;
 pub(crate) struct Login {
     process: Process,
     input: Option<ChildStdin>,
+    /// Whether it was told something at a terminal.
+    pastes: bool,
     /// What the person opens.
     pub(crate) url: Url,
 }
@@ -25,16 +27,29 @@ impl Login {
     pub(crate) async fn start_with(config: &str, args: &[&str], env: &[(String, String)]) -> Self {
         let args: Vec<&str> =
             ["--config", config, "login", "--no-browser"].iter().chain(args).copied().collect();
-        let (process, input) = Process::sidecar_told(&args, env);
+        Self::of(Process::sidecar_told(&args, env)).await
+    }
+
+    /// As [`Self::start`], at a terminal of its own (`script`), where a browser cannot be opened.
+    pub(crate) async fn at_a_terminal(config: &str, name: &str) -> Self {
+        let program = env!("CARGO_BIN_EXE_datapulse-sidecar");
+        let line = format!("PATH=/nowhere exec {program} --config {config} login {name}");
+        let mut script = tokio::process::Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        Self::of(Process::told(script)).await
+    }
+
+    async fn of((process, input): (Process, ChildStdin)) -> Self {
         let lines = process.stdout.clone();
         let printed = async { lines.line(|line| line.contains("http")).await };
         let line = printed.await;
         let url = line.trim().parse().expect("an address");
-        Self { process, input: Some(input), url }
+        Self { process, input: Some(input), pastes: false, url }
     }
 
     /// Writes a line to its standard input.
     pub(crate) async fn paste(&mut self, line: &str) {
+        self.pastes = true;
         let input = self.input.as_mut().expect("it is open");
         input.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
     }
@@ -59,7 +74,10 @@ impl Login {
         let (out, said) = (self.process.stdout.lines(), self.process.stderr.lines());
         let text = format!("{}\n{}", out.join("\n"), said.join("\n"));
         for secret in ["dp_rt_", "dp_at_", "dp_ac_", super::CANARY] {
-            assert!(!text.contains(secret), "{secret} is in\n{text}");
+            // A terminal repeats what is pasted, and that alone.
+            let is_repeated = |line: &&str| line.contains("code=dp_ac_") && self.pastes;
+            let line = text.lines().find(|line| line.contains(secret) && !is_repeated(line));
+            assert!(line.is_none(), "{secret} is in\n{text}");
         }
         (code, text)
     }

@@ -85,7 +85,12 @@ impl Process {
 
     /// As [`Self::sidecar_in`], with what its standard input is written by.
     pub(crate) fn sidecar_told(args: &[&str], env: &[(String, String)]) -> (Self, ChildStdin) {
-        let mut started = Self::spawn(Self::command(args, env), Stdio::piped());
+        Self::told(Self::command(args, env))
+    }
+
+    /// Starts any command, with what its standard input is written by.
+    pub(crate) fn told(command: Command) -> (Self, ChildStdin) {
+        let mut started = Self::spawn(command, Stdio::piped());
         let input = started.child.stdin.take().expect("piped");
         (started, input)
     }
