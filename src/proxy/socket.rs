@@ -4,7 +4,7 @@
 //! A socket's file is taken over only when nobody listens on it any more, and removed at the end.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::socket::{MsgFlags, recv};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -115,6 +115,52 @@ impl CallerSocket {
         let stream = tokio::time::timeout(limit, TlsAcceptor::from(tls).accept(stream)).await;
         let stream = stream.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok(Self::Tls(Box::new(Mutex::new(stream))))
+    }
+
+    /// Returns when the caller's end is known, whatever waits to be read before it. Where the system has
+    /// no more files, never.
+    pub(super) async fn ended(&self) {
+        // A registration of its own: what is noted here as seen is missed by nobody who reads.
+        let Ok(watched) = self.duplicate() else { return std::future::pending().await };
+        while let Ok(ready) = watched.next_event().await {
+            if ready.is_read_closed() || ready.is_error() {
+                return;
+            }
+        }
+    }
+
+    /// What the system tells of the socket next.
+    async fn next_event(&self) -> io::Result<Ready> {
+        let seen = || Err::<(), io::Error>(io::ErrorKind::WouldBlock.into());
+        match self {
+            Self::Tcp(stream) => {
+                let ready = stream.ready(Interest::READABLE).await;
+                drop(stream.try_io(Interest::READABLE, seen));
+                ready
+            }
+            Self::Unix(stream) => {
+                let ready = stream.ready(Interest::READABLE).await;
+                drop(stream.try_io(Interest::READABLE, seen));
+                ready
+            }
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The same socket below TLS, as another file.
+    fn duplicate(&self) -> io::Result<Self> {
+        let tcp = |stream: &TcpStream| {
+            let file = stream.as_fd().try_clone_to_owned()?;
+            Ok(Self::Tcp(TcpStream::from_std(file.into())?))
+        };
+        match self {
+            Self::Tcp(stream) => tcp(stream),
+            Self::Tls(stream) => tcp(stream.lock().get_ref().0),
+            Self::Unix(stream) => {
+                let file = stream.as_fd().try_clone_to_owned()?;
+                Ok(Self::Unix(UnixStream::from_std(file.into())?))
+            }
+        }
     }
 
     /// Whether a byte waits (1) or the caller's end does (0); it is left where it is.

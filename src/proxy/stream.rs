@@ -62,9 +62,12 @@ impl CallerStream {
         Self::of(session).map(|stream| Arc::clone(&stream.connection))
     }
 
-    /// Returns when the caller hung up. With unread bytes before its end, that cannot be seen.
+    /// Returns when the caller hung up, also with unread bytes before its end.
     async fn hung_up(&self) {
-        poll_fn(|cx| self.poll_hang_up(cx)).await.ok();
+        let socket = self.stream.get_ref();
+        if poll_fn(|cx| socket.poll_peek(cx)).await.is_ok_and(|bytes| bytes > 0) {
+            socket.ended().await;
+        }
     }
 
     /// Ready when the caller's end is next; bytes that wait are left where they are.

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use datapulse_sidecar::emulator::{Kind, Limit, Rate};
 use reqwest::StatusCode;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -335,5 +337,34 @@ async fn permits_charged_are_the_requests_that_arrived_to_the_last_one() {
     assert!(arrived < 70, "{arrived}");
     let sent = format!("datapulse_sidecar_quota_sent_total{{quota=\"starter\"}} {arrived}");
     rig.metric(&sent).await;
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_with_its_body_unread_gives_its_place_on() {
+    // The first call leaves at once, and the next minutes later. Half a body is more than is kept.
+    let rig = rig_with(
+        "quotas: {starter: {limit: 10/h}}\nshaping: {max_wait: 2h}\n\
+         upstream: {request_timeout: 2h, replay_body: 0B}\n\
+         policy: [{methods: [POST], path: /v1/uploads, level: read_only}]\n",
+    )
+    .await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    for politely in [true, false] {
+        let mut caller = TcpStream::connect(rig.address).await.expect("it listens");
+        let head = "POST /v1/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n";
+        caller.write_all(head.as_bytes()).await.expect("it takes a head");
+        caller.write_all(&[b'x'; 100_000]).await.expect("the system takes as much");
+        rig.series_above("queue_depth{quota=\"starter\"}", 0.5).await;
+        caller.write_all(b"and more of it while the call waits").await.expect("it is open");
+        assert_eq!(rig.series("queue_depth{quota=\"starter\"}").await, 1.0, "it is not gone");
+        if politely {
+            caller.shutdown().await.expect("it is open");
+        }
+        drop(caller);
+        rig.metric("datapulse_sidecar_queue_depth{quota=\"starter\"} 0").await;
+        rig.quiet().await;
+    }
+    assert_eq!(rig.emulator.api_requests(), 1, "nothing was sent for them");
     rig.finish().await;
 }
