@@ -7,7 +7,7 @@ use super::build::StartError;
 use super::own_calls::Shaped;
 use crate::config::Config;
 use crate::config::model::Endpoint;
-use crate::credential::{Issuers, OwnCalls};
+use crate::credential::{AuthorizationServer, Issuers, OwnCalls};
 use crate::identity::ClientIdentity;
 use crate::store::Secrets;
 use crate::telemetry::Metrics;
@@ -30,20 +30,26 @@ pub(super) fn issuers(
             return Err(StartError::SystemRoots(warning.clone()));
         }
     }
-    let mut auth_roots = Roots::none();
-    if auth.token_url.scheme() == "https" {
-        auth_roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
-        for warning in auth_roots.warnings() {
-            tracing::warn!(warning, "certificates");
-        }
-    }
     Ok(Issuers {
         auth: auth.clone(),
         api: upstream.origin.clone(),
-        auth_client: tls::http_client(&auth_roots)?,
+        auth_client: authorization_server(config)?.client,
         api_client: tls::http_client_with(&api_roots, Arc::new(identity.clone()))?,
         own_calls,
     })
+}
+
+/// Checks what the authorization server is verified with, and gives the client for calls to it.
+pub(super) fn authorization_server(config: &Config) -> Result<AuthorizationServer, StartError> {
+    let (upstream, auth) = (&config.upstream, &config.auth);
+    let mut roots = Roots::none();
+    if auth.token_url.scheme() == "https" {
+        roots = Roots::load(auth.ca_file.as_deref().or(upstream.ca_file.as_deref()))?;
+        for warning in roots.warnings() {
+            tracing::warn!(warning, "certificates");
+        }
+    }
+    Ok(AuthorizationServer { auth: auth.clone(), client: tls::http_client(&roots)? })
 }
 
 /// The same for a start, with what is still to be told which shaper there is.

@@ -10,14 +10,13 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::build::StartError;
-use super::clients::issuers;
+use super::clients::authorization_server;
 use super::stores;
 use crate::config::Config;
 use crate::config::model::RefreshToken;
-use crate::credential::{Free, Issuers, MintError, NoRandomness, Question};
-use crate::identity::IdentityKeeper;
+use crate::credential::{AuthorizationServer, MintError, NoRandomness, Question};
 use crate::secret::{SecretRef, SecretValue};
-use crate::store::{self, CLAIM_LAPSE, SecretStore, StoreError, Stores};
+use crate::store::{CLAIM_LAPSE, SecretStore, StoreError, Stores};
 use crate::telemetry::Metrics;
 
 /// For so long a token is tried to be written: a claim of somebody who died has ended by then.
@@ -29,7 +28,7 @@ const WRITE_AGAIN: Duration = Duration::from_millis(500);
 pub struct Login {
     grant: RefreshToken,
     stores: Arc<Stores>,
-    issuers: Issuers,
+    server: AuthorizationServer,
     /// What the client shows; `None`: it is a public one.
     shown: Option<SecretValue>,
 }
@@ -40,7 +39,7 @@ pub enum LoginError {
     /// See the cause.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The refresh token could not be kept: correct that first, see [`advice`].
+    /// The refresh token could not be kept: correct that first, see [`Self::advice`].
     #[error("the refresh token could not be kept")]
     Keep(#[source] StoreError),
     /// What the client shows at the token endpoint cannot be read.
@@ -74,10 +73,7 @@ impl Login {
         metrics: &Metrics,
     ) -> Result<Self, LoginError> {
         let stores = stores::open(config, metrics)?;
-        let (secrets, _watcher) = store::watched(Arc::clone(&stores) as Arc<dyn SecretStore>);
-        let keeper = IdentityKeeper::start(&config.upstream, &secrets, metrics).await;
-        let (_keeper, identity) = keeper.map_err(StartError::from)?;
-        let issuers = issuers(config, &identity, Arc::new(Free))?;
+        let server = authorization_server(config)?;
         stores.may_put(&grant.token).await.map_err(LoginError::Keep)?;
         let shown = match &grant.auth {
             None => None,
@@ -85,7 +81,7 @@ impl Login {
             Some(auth) => Some(stores.read(auth.secret()).await),
         };
         let shown = shown.transpose().map_err(LoginError::Client)?.map(|found| found.value);
-        Ok(Self { grant: grant.clone(), stores, issuers, shown })
+        Ok(Self { grant: grant.clone(), stores, server, shown })
     }
 
     /// What to ask, so that the answer comes to `redirect_uri`.
@@ -93,7 +89,7 @@ impl Login {
     /// # Errors
     /// The system gives no randomness.
     pub fn question(&self, redirect_uri: Url) -> Result<Question, LoginError> {
-        Ok(Question::new(&self.grant, &self.issuers.auth, redirect_uri)?)
+        Ok(Question::new(&self.grant, &self.server.auth, redirect_uri)?)
     }
 
     /// Exchanges the code that answers the question, and keeps the refresh token.
@@ -102,7 +98,7 @@ impl Login {
     /// Why there is none, or why it is lost.
     pub async fn finish(&self, question: &Question, code: &SecretValue) -> Result<(), LoginError> {
         let exchanged =
-            self.issuers.exchange(&self.grant, self.shown.as_ref(), question, code).await;
+            self.server.exchange(&self.grant, self.shown.as_ref(), question, code).await;
         let token = exchanged.map_err(LoginError::Exchange)?.ok_or(LoginError::NoRefreshToken)?;
         let deadline = Instant::now() + WRITE_MAX;
         loop {

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 
 pub use handle::{CredentialHandle, Unavailable, UnavailableReason};
 pub use key::KeyPrint;
-pub use oauth::{KeyProblem, NoRandomness, Question, Returned};
+pub use oauth::{AuthorizationServer, KeyProblem, NoRandomness, Question, Returned};
 pub use own_calls::{Ended, Free, OwnCall, OwnCalls};
 pub use refresher::Refresher;
 pub use registry::{Issuers, Registry, build};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
-use super::super::{Issuers, MintError};
+use super::super::MintError;
 use super::pkce::{NoRandomness, challenge, random};
 use super::{Shown, TokenEndpoint, asking};
 use crate::config::model::{Auth, RefreshToken};
@@ -116,7 +116,16 @@ impl Question {
     }
 }
 
-impl Issuers {
+/// Where codes are exchanged.
+#[derive(Debug, Clone)]
+pub struct AuthorizationServer {
+    /// Its addresses.
+    pub auth: Auth,
+    /// [`crate::tls::http_client`]'s, with its roots.
+    pub client: reqwest::Client,
+}
+
+impl AuthorizationServer {
     /// Exchanges the code that answers a question for a refresh token (RFC 6749 section 4.1.3), as the
     /// client that asked; `shown` is what it shows, where it has something. `None`: the issuer gave a
     /// token and no refresh token.
@@ -130,7 +139,7 @@ impl Issuers {
         question: &Question,
         code: &SecretValue,
     ) -> Result<Option<SecretValue>, MintError> {
-        let endpoint = TokenEndpoint::new(self.auth_client.clone(), &self.auth);
+        let endpoint = TokenEndpoint::new(self.client.clone(), &self.auth);
         let shown = grant.auth.as_ref().zip(shown);
         let shown = shown
             .map(|(auth, secret)| Shown::new(auth, secret, &grant.client_id, endpoint.url()))

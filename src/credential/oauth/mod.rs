@@ -9,7 +9,7 @@ mod request;
 pub(super) use endpoint::TokenEndpoint;
 pub(super) use jwt::Account;
 pub use jwt::KeyProblem;
-pub use login::{Question, Returned};
+pub use login::{AuthorizationServer, Question, Returned};
 pub use pkce::NoRandomness;
 pub(super) use request::{Shown, asking, assertion};
 
