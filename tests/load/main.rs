@@ -18,3 +18,4 @@ mod machine;
 mod outage;
 mod quotas;
 mod waiters;
+mod stores;
