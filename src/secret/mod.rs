@@ -7,7 +7,7 @@ mod reference;
 
 use std::fmt;
 
-pub use reference::{AwsStage, SecretRef, SecretRefError};
+pub use reference::{AwsStage, SecretRef, SecretRefError, region_of};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 /// The largest secret that is read from any store, in bytes.

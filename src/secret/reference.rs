@@ -188,6 +188,12 @@ fn is_secrets_arn(id: &str) -> bool {
     of_a_secret && parts.iter().all(|part| !part.is_empty())
 }
 
+/// The region in an ARN; a name has none.
+#[must_use]
+pub fn region_of(id: &str) -> Option<&str> {
+    id.strip_prefix("arn:")?.split(':').nth(2)
+}
+
 /// A name in AWS without the stage behind it. An `@` may be part of a name, unless AWS' own word
 /// follows.
 fn staged(path: &str) -> Result<(&str, AwsStage), SecretRefError> {
@@ -259,6 +265,13 @@ mod tests {
         }
         let current: SecretRef = "aws:a@AWSCURRENT#k".parse().unwrap();
         assert_eq!(current.to_string(), "aws:a#k");
+    }
+
+    #[test]
+    fn an_arn_says_its_region_and_a_name_does_not() {
+        let arn = "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:prod/a-AbCdEf";
+        assert_eq!(region_of(arn), Some("cn-north-1"));
+        assert_eq!(region_of("prod/datapulse"), None);
     }
 
     #[test]

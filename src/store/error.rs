@@ -77,6 +77,12 @@ pub enum StoreError {
         /// The mount's type, as the store calls it: a word.
         engine: String,
     },
+    /// AWS knows a secret in its own region alone: set `stores.aws.region`, or replicate the secret.
+    #[error("{at}: the ARN is of another region than the one that is asked; set stores.aws.region")]
+    OtherRegion {
+        /// What was asked for.
+        at: SecretRef,
+    },
     /// No connection: check the address, the network, and `ca_file`.
     #[error("{at}: the store cannot be reached ({reason})")]
     Unreachable {
@@ -208,6 +214,7 @@ impl StoreError {
             | Self::NotAString { .. }
             | Self::Unusable { .. }
             | Self::WrongEngine { .. }
+            | Self::OtherRegion { .. }
             | Self::Denied { .. }
             | Self::LoginRefused { .. }
             | Self::ReadOnly { .. }
@@ -261,6 +268,7 @@ impl StoreError {
                 | Self::NotAString { .. }
                 | Self::Unusable { .. }
                 | Self::WrongEngine { .. }
+                | Self::OtherRegion { .. }
         )
     }
 
@@ -277,6 +285,7 @@ impl StoreError {
             Self::NotAString { .. } => "not_a_string",
             Self::Unusable { .. } => "unusable",
             Self::WrongEngine { .. } => "wrong_engine",
+            Self::OtherRegion { .. } => "other_region",
             Self::Unreachable { reason, .. }
             | Self::Unavailable { reason, .. }
             | Self::Denied { reason, .. }

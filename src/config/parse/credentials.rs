@@ -7,7 +7,7 @@ use super::Checker;
 use crate::config::collect::join;
 use crate::config::model::{Credential, CredentialKind};
 use crate::config::raw;
-use crate::secret::SecretRef;
+use crate::secret::{SecretRef, region_of};
 
 impl Checker<'_> {
     /// The credentials; at least one.
@@ -144,6 +144,15 @@ impl Checker<'_> {
                 return None;
             }
         };
+        if let SecretRef::Aws { id, .. } = &reference
+            && let (Some(there), Some(asked)) = (region_of(id), &self.aws_region)
+            && there != asked
+        {
+            let text = "the ARN is of another region than `stores.aws.region`, the only one that is \
+                        asked; replicate the secret there, or change the region";
+            self.error(path, text);
+            return None;
+        }
         let section = match reference {
             SecretRef::File { .. } => None,
             SecretRef::Env { .. } => {

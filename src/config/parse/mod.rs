@@ -38,8 +38,14 @@ pub(super) struct Checked {
 
 /// Turns the file as written into a configuration, or tells why not.
 pub(super) fn check(raw: &Raw, places: &Places, env: &dyn Fn(&str) -> Option<String>) -> Checked {
-    let mut checker =
-        Checker { places, env, problems: Vec::new(), warnings: Vec::new(), ports: Vec::new() };
+    let mut checker = Checker {
+        places,
+        env,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        ports: Vec::new(),
+        aws_region: None,
+    };
     let config = checker.config(raw);
     Checked { config, problems: checker.problems, warnings: checker.warnings }
 }
@@ -52,6 +58,8 @@ struct Checker<'a> {
     warnings: Vec<Problem>,
     /// The ports that are asked for, and where.
     ports: Vec<(String, u16)>,
+    /// `stores.aws.region`, where it is written.
+    aws_region: Option<String>,
 }
 
 impl Checker<'_> {
@@ -60,6 +68,10 @@ impl Checker<'_> {
             Some(1) | None => {}
             Some(_) => self.error("version", "this program reads version 1"),
         }
+        // Before the references that lead there.
+        let stores = self.stores(raw);
+        let aws = stores.as_ref().and_then(|stores| stores.aws.as_ref());
+        self.aws_region = aws.and_then(|aws| aws.region.clone());
         let quotas = self.quotas(raw.quotas.as_ref());
         let shaping = self.shaping(raw.shaping.as_ref());
         let credentials = self.credentials(raw.credentials.as_deref(), raw.quotas.as_ref());
@@ -68,7 +80,6 @@ impl Checker<'_> {
         let front_door = self.front_door(raw.front_door.as_ref());
         let upstream = self.upstream(raw.upstream.as_ref());
         let auth = self.auth(raw);
-        let stores = self.stores(raw);
         let policy = self.policy(raw.policy.as_deref(), auth.as_ref());
         let own_listeners = self.own_listeners(raw);
         let admin_token = self.admin_token(raw);

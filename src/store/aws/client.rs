@@ -21,7 +21,7 @@ use super::connector::Connector;
 use super::identity::{Identity, IdentityProblem};
 use super::problem::Problem;
 use crate::config::model;
-use crate::secret::{AwsStage, SecretValue};
+use crate::secret::{AwsStage, SecretValue, region_of};
 use crate::store::env;
 use crate::tls::{self, Roots, TlsError};
 
@@ -65,7 +65,7 @@ impl Client {
         stage: AwsStage,
     ) -> Result<(SecretValue, Arc<str>), Problem> {
         let found = self
-            .call(|aws| {
+            .call(id, |aws| {
                 // Without a stage, AWS and what stands in for it do not always agree.
                 aws.get_secret_value().secret_id(id).version_stage(stage.as_str()).send()
             })
@@ -81,7 +81,7 @@ impl Client {
 
     /// Which versions there are.
     pub(super) async fn describe(&self, id: &str) -> Result<Versions, Problem> {
-        let described = self.call(|aws| aws.describe_secret().secret_id(id).send()).await?;
+        let described = self.call(id, |aws| aws.describe_secret().secret_id(id).send()).await?;
         match described.deleted_date {
             // It is described for as long as it can be restored; its value is not given out.
             Some(_) => Err(Problem::Deleted),
@@ -98,7 +98,7 @@ impl Client {
         stage: Option<&str>,
     ) -> Result<(), Problem> {
         let text = text.expose_str().ok_or(Problem::Binary)?;
-        self.call(|aws| {
+        self.call(id, |aws| {
             let put = aws.put_secret_value().secret_id(id).client_request_token(name);
             let stages = stage.map(|stage| vec![stage.to_owned()]);
             put.secret_string(text).set_version_stages(stages).send()
@@ -107,9 +107,11 @@ impl Client {
         Ok(())
     }
 
-    /// One operation with keys that are good; where AWS does not take them, once more with new ones.
+    /// One operation on a secret with keys that are good; where AWS does not take them, once more with
+    /// new ones.
     async fn call<T, E, F>(
         &self,
+        id: &str,
         operation: impl Fn(aws_sdk_secretsmanager::Client) -> F,
     ) -> Result<T, Problem>
     where
@@ -117,6 +119,11 @@ impl Client {
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
         let reach = self.reach.get_or_try_init(|| self.reach()).await.map_err(Problem::Identity)?;
+        if let (Some(there), Some(asked)) = (region_of(id), reach.config.region())
+            && there != asked.as_ref()
+        {
+            return Err(Problem::OtherRegion);
+        }
         let mut are_new = false;
         loop {
             let keys = reach.identity.keys().await.map_err(Problem::Identity)?;

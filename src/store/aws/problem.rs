@@ -27,6 +27,8 @@ pub(super) enum Problem {
     Missing,
     /// Scheduled for deletion.
     Deleted,
+    /// Of another region than the one that is asked.
+    OtherRegion,
     /// Bytes that are no text.
     Binary,
     /// Too many calls for the account and region.
@@ -123,6 +125,7 @@ impl Problem {
             Self::Undecryptable => StoreError::Denied { at, reason: "decryption_denied" },
             Self::Missing => StoreError::Missing { at },
             Self::Deleted => StoreError::Deleted { at },
+            Self::OtherRegion => StoreError::OtherRegion { at },
             Self::Binary => StoreError::Unusable { at, problem: SecretProblem::Binary },
             Self::Throttled => unavailable(at, "throttled"),
             Self::Internal => unavailable(at, "internal"),

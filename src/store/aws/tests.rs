@@ -189,6 +189,19 @@ async fn only_the_stage_that_a_reference_names_is_read() {
 }
 
 #[tokio::test]
+async fn of_an_arn_of_another_region_nobody_is_asked() {
+    let bench = Bench::new("one").await;
+    let arn = |region: &str| {
+        at(&format!("aws:arn:aws:secretsmanager:{region}:123456789012:secret:a-AbCdEf"))
+    };
+    let refused = bench.store().read(&arn("us-east-1")).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.is_about_the_secret()), ("other_region", true));
+    assert_eq!(bench.store().version(&arn("us-east-1")).await.unwrap_err().kind(), "other_region");
+    assert!(bench.fake.state.lock().calls.is_empty());
+    assert_eq!(text(&bench.store().read(&arn("eu-west-1")).await.unwrap()), "one");
+}
+
+#[tokio::test]
 async fn a_document_is_read_with_its_lines() {
     let bench = Bench::new("-----BEGIN\nA\n").await;
     let store = bench.store();
