@@ -12,7 +12,7 @@ use crate::config::model::Credential;
 use crate::credential::{Free, Issuers, Whose};
 use crate::identity::IdentityKeeper;
 use crate::secret::SecretRef;
-use crate::store::{self, SecretStore, Secrets, StoreError};
+use crate::store::{self, SecretStore, SecretVersion, Secrets, StoreError};
 use crate::telemetry::{Metrics, error_chain};
 
 /// What one look found, in a sentence.
@@ -20,11 +20,12 @@ use crate::telemetry::{Metrics, error_chain};
 pub struct Finding {
     /// Whether it is as it should be.
     pub is_good: bool,
-    /// Begins with the credential's name.
+    /// Begins with the name of the credential or the endpoint.
     pub text: String,
 }
 
-/// Looks at each credential in turn, in the order of the configuration.
+/// Looks at each credential in turn, then at the secrets of webhooks, in the order of the
+/// configuration.
 ///
 /// # Errors
 /// When a certificate that is configured cannot be used.
@@ -38,6 +39,12 @@ pub async fn check_online(config: &Config, metrics: &Metrics) -> Result<Vec<Find
     for credential in &config.credentials {
         look_at(credential, &*stores, &issuers, &secrets, &mut findings).await;
     }
+    for endpoint in config.webhooks.iter().flat_map(|webhooks| &webhooks.endpoints) {
+        for at in &endpoint.secrets {
+            let found = stores.read(at).await;
+            findings.push(read(&endpoint.path, at, found));
+        }
+    }
     Ok(findings)
 }
 
@@ -48,56 +55,72 @@ async fn look_at(
     secrets: &Secrets,
     findings: &mut Vec<Finding>,
 ) {
-    let mut find = |is_good, text: String| {
-        findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
-    };
     let mut is_there = false;
     for (at, is_document) in credential.secrets() {
         let found =
             if is_document { stores.read_document(at).await } else { stores.read(at).await };
-        match found {
-            Ok(found) => {
-                is_there = true;
-                let version = found.version.map(|version| format!(", version {version}"));
-                find(true, format!("{at} is there{}", version.unwrap_or_default()));
-            }
-            Err(error) => {
-                let grant = to_grant(&error).map(|grant| format!("; {grant}"));
-                find(false, format!("{}{}", error_chain(&error), grant.unwrap_or_default()));
-            }
-        }
+        is_there |= found.is_ok();
+        findings.push(read(&credential.name, at, found));
     }
     if !is_there {
         return;
     }
-    match issuers.try_out(credential, secrets).await {
-        Err(error) => find(false, format!("no token: {}", error_chain(&error))),
-        Ok(Whose::Organisation(name)) => find(true, format!("its token is taken; it is {name}'s")),
-        Ok(Whose::Unnamed) => find(true, "its token is taken".to_owned()),
+    let (is_good, text) = match issuers.try_out(credential, secrets).await {
+        Err(error) => (false, format!("no token: {}", error_chain(&error))),
+        Ok(Whose::Organisation(name)) => (true, format!("its token is taken; it is {name}'s")),
+        Ok(Whose::Unnamed) => (true, "its token is taken".to_owned()),
         Ok(Whose::Rejected(status)) => {
-            find(false, format!("its token is rejected with {status}; replace the secret"));
+            (false, format!("its token is rejected with {status}; replace the secret"))
         }
         Ok(Whose::Unknown) => {
-            find(false, "a token was obtained, and the API did not say whose it is".to_owned());
+            (false, "a token was obtained, and the API did not say whose it is".to_owned())
+        }
+    };
+    findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
+}
+
+/// How one secret was read, and what to grant where it was refused.
+fn read(whose: &str, at: &SecretRef, found: Result<SecretVersion, StoreError>) -> Finding {
+    match found {
+        Ok(found) => {
+            let version = found.version.map(|version| format!(", version {version}"));
+            let text = format!("{whose}: {at} is there{}", version.unwrap_or_default());
+            Finding { is_good: true, text }
+        }
+        Err(error) => {
+            let grant = to_grant(&error).map(|grant| format!("; {grant}")).unwrap_or_default();
+            Finding { is_good: false, text: format!("{whose}: {}{grant}", error_chain(&error)) }
         }
     }
 }
 
-/// What to grant, where a store refused for want of it.
+/// What to do where a store refused.
 fn to_grant(error: &StoreError) -> Option<String> {
-    let StoreError::Denied { at, reason } = error else { return None };
+    match error {
+        StoreError::Denied { at, reason } => to_allow(at, reason),
+        StoreError::LoginRefused { at: SecretRef::Vault { .. }, .. } => Some(
+            "see `stores.vault.auth`: the method, its mount and role, and the token, secret id or \
+             service account that proves who we are"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn to_allow(at: &SecretRef, reason: &str) -> Option<String> {
     match at {
-        SecretRef::Aws { id, .. } if *reason == "decryption_denied" => {
+        SecretRef::Aws { id, .. } if reason == "decryption_denied" => {
             Some(format!("allow the role kms:Decrypt on the key of {id}, and enable the key"))
         }
         SecretRef::Aws { id, .. } => {
             Some(format!("allow the role secretsmanager:GetSecretValue on {id}"))
         }
         SecretRef::Vault { path, .. } => {
+            // Where a mount ends, Vault tells those alone who may read there.
             let (mount, rest) = path.split_once('/')?;
             Some(format!(
                 "give the role a policy with path \"{mount}/data/{rest}\" {{ capabilities = \
-                 [\"read\"] }} (KV v1: path \"{path}\")"
+                 [\"read\"] }}, if the mount is {mount} (KV v1: path \"{path}\")"
             ))
         }
         SecretRef::File { .. } | SecretRef::Env { .. } => None,

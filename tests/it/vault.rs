@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Authority, Builder, CANARY, Callers, OpenBao, Relay, Rig, Signer, TokenReviews, Way,
+    Authority, Builder, CANARY, Callers, OpenBao, Process, Relay, Rig, Signer, TokenReviews, Way,
 };
 
 /// What the sidecar may do: nothing but to read its secrets.
@@ -220,4 +220,56 @@ async fn without_vault_calls_get_503_until_it_comes() {
     relay.set(Way::Open).await;
     rig.eventually("/v1/datasets", 200).await;
     rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_online_tells_what_is_missing_in_vault_and_what_to_grant() {
+    let bao = stocked().await;
+    let mut fields = key("reader");
+    fields["number"] = json!(7);
+    fields["lines"] = json!(format!("{CANARY}\n{CANARY}"));
+    fields["wrong"] = json!(format!("dp_live_{CANARY}_nobody"));
+    bao.put("datapulse/billing", &fields).await;
+    bao.put("hidden/billing", &key("reader")).await;
+    bao.post("sys/mounts/transit", &json!({"type": "transit"})).await;
+    let more = "path \"transit/keys/*\" { capabilities = [\"read\"] }";
+    bao.policy("datapulse", &format!("{POLICY}\n{more}")).await;
+    for (reference, code, told) in [
+        ("secret/datapulse/billing#api_key", 0, "its token is taken; it is Emulator's"),
+        ("secret/datapulse/absent#api_key", 1, "there is no such secret"),
+        ("secret/datapulse/billing#absent", 1, "the secret has no such key"),
+        ("secret/datapulse/billing#number", 1, "the value is not a string"),
+        ("secret/datapulse/billing#lines", 1, "cannot stand in an HTTP header"),
+        ("secret/datapulse/billing#wrong", 1, "its token is rejected with 401"),
+        (
+            "secret/hidden/billing#api_key",
+            1,
+            "path \"secret/data/hidden/billing\" { capabilities = [\"read\"] }",
+        ),
+        ("transit/keys/a#k", 1, "the mount is of type \"transit\""),
+    ] {
+        let builder = Rig::builder().await;
+        let auth = by_token(&builder, &bao).await;
+        let config = format!(
+            "credentials: [{{name: reader, level: read_only, api_key: 'vault:{reference}'}}]"
+        );
+        is_checked(with_vault(builder, &bao.url(), &auth, "").config(&config), code, told).await;
+    }
+    let builder = Rig::builder().await;
+    let file = write(builder.dir(), "vault-token", &format!("{CANARY}-ended"));
+    let auth = format!("{{method: token, token: 'file:{file}'}}");
+    let hook = "webhooks: {listen: '127.0.0.1:0', endpoints: [{path: /hook, \
+                forward_to: 'http://127.0.0.1:1', secrets: ['vault:secret/datapulse/hook#key']}]}";
+    let builder = with_vault(builder, &bao.url(), &auth, "").config(hook);
+    is_checked(builder, 1, "/hook: vault:secret/datapulse/hook#key: logging in").await;
+}
+
+async fn is_checked(builder: Builder, code: i32, told: &str) {
+    let stage = builder.stage();
+    let mut check = Process::sidecar(&["check", "--online", "--config", &stage.config]);
+    let status = check.ended().await;
+    let said = [check.stdout.lines().join("\n"), check.stderr.lines().join("\n")].join("\n");
+    assert_eq!(status.code(), Some(code), "{told}: {said}");
+    assert!(said.contains(told), "{told:?} is not in {said}");
+    assert!(!said.contains(CANARY), "{said}");
 }
