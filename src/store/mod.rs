@@ -11,6 +11,7 @@ mod env;
 mod file;
 mod stores;
 mod vault;
+mod verdict;
 mod watch;
 
 use std::fmt;

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::StoreError;
-use super::super::error::DENIED_WAIT;
+use super::super::verdict::DENIED_WAIT;
 use super::login::{self, Granted};
 use super::transport::Transport;
 use crate::backoff::Backoff;

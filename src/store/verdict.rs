@@ -1,0 +1,122 @@
+//! What follows from a [`StoreError`]: whose fault it is, when to try again, and its word in metrics.
+
+use std::io;
+use std::time::Duration;
+
+use super::StoreError;
+
+/// Between two tries of what a store refuses: nothing changes until somebody changes it.
+pub(super) const DENIED_WAIT: Duration = Duration::from_secs(60);
+
+impl StoreError {
+    /// Whether it may go away without anybody changing what is stored or allowed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreadable { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Unavailable { .. }
+            | Self::NoIdentity { .. }
+            | Self::NotAnAnswer { .. }
+            | Self::TooLarge { .. }
+            | Self::Redirected { .. }
+            | Self::Claimed { .. } => true,
+            Self::Missing { .. }
+            | Self::Deleted { .. }
+            | Self::NotAFile { .. }
+            | Self::NotJson { .. }
+            | Self::NoSuchKey { .. }
+            | Self::NotAString { .. }
+            | Self::Unusable { .. }
+            | Self::WrongEngine { .. }
+            | Self::OtherRegion { .. }
+            | Self::Denied { .. }
+            | Self::LoginRefused { .. }
+            | Self::ReadOnly { .. }
+            | Self::Unwritable { .. }
+            | Self::Conflict { .. }
+            | Self::NotConfigured { .. }
+            | Self::OtherStore { .. } => false,
+        }
+    }
+
+    /// How long to leave the store alone at least, where backoff alone would not do.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Denied { .. } | Self::LoginRefused { .. } => Some(DENIED_WAIT),
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether the store itself could not be used, whatever the secret: `store_up` is 0 then.
+    #[must_use]
+    pub const fn is_about_the_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreadable { .. }
+                | Self::Unreachable { .. }
+                | Self::Timeout { .. }
+                | Self::Unavailable { .. }
+                | Self::Denied { .. }
+                | Self::LoginRefused { .. }
+                | Self::NoIdentity { .. }
+                | Self::NotAnAnswer { .. }
+                | Self::TooLarge { .. }
+                | Self::Redirected { .. }
+                | Self::NotConfigured { .. }
+        )
+    }
+
+    /// Whether the store answered that there is nothing to be had under this name: what was read
+    /// before stays in use, and a gauge says that it is missing.
+    #[must_use]
+    pub const fn is_about_the_secret(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing { .. }
+                | Self::Deleted { .. }
+                | Self::NotAFile { .. }
+                | Self::NotJson { .. }
+                | Self::NoSuchKey { .. }
+                | Self::NotAString { .. }
+                | Self::Unusable { .. }
+                | Self::WrongEngine { .. }
+                | Self::OtherRegion { .. }
+        )
+    }
+
+    /// The kind as a metric label.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::Deleted { .. } => "deleted",
+            Self::Unreadable { .. } => "unreadable",
+            Self::NotAFile { .. } => "not_a_file",
+            Self::NotJson { .. } => "not_json",
+            Self::NoSuchKey { .. } => "no_such_key",
+            Self::NotAString { .. } => "not_a_string",
+            Self::Unusable { .. } => "unusable",
+            Self::WrongEngine { .. } => "wrong_engine",
+            Self::OtherRegion { .. } => "other_region",
+            Self::Unreachable { reason, .. }
+            | Self::Unavailable { reason, .. }
+            | Self::Denied { reason, .. }
+            | Self::LoginRefused { reason, .. } => reason,
+            Self::Timeout { .. } => "timeout",
+            Self::NoIdentity { .. } => "no_identity",
+            Self::NotAnAnswer { .. } => "not_an_answer",
+            Self::TooLarge { .. } => "too_large",
+            Self::Redirected { .. } => "redirected",
+            Self::ReadOnly { .. } => "read_only",
+            Self::Unwritable { .. } => "unwritable",
+            Self::Conflict { .. } => "conflict",
+            Self::Claimed { .. } => "claimed",
+            Self::NotConfigured { .. } => "not_configured",
+            Self::OtherStore { .. } => "other_store",
+        }
+    }
+}
