@@ -14,6 +14,7 @@ use super::status::{Report, Status};
 use crate::credential::CredentialReport;
 use crate::identity::IdentityReport;
 use crate::shaping::QuotaReport;
+use crate::webhook::EndpointReport;
 
 /// What a browser may do with the page: show it, with our own style, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -76,6 +77,7 @@ fn render(report: &Report, history: &History) -> Markup {
                     (credentials(&report.credentials))
                     (quotas(&report.quotas, history))
                     (stores(report))
+                    (webhooks(&report.webhooks))
                 }
             }
         }
@@ -246,6 +248,28 @@ fn stores(report: &Report) -> Markup {
     }
 }
 
+fn webhooks(endpoints: &[EndpointReport]) -> Markup {
+    html! {
+        @if !endpoints.is_empty() {
+            section {
+                h2 { "Webhooks" }
+                table {
+                    thead { tr { th { "endpoint" } th { "secrets" } th { "deliveries" } } }
+                    tbody {
+                        @for one in endpoints {
+                            tr {
+                                td { code { (one.path) } }
+                                td { (one.usable()) }
+                                td { (one.told()) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn span(seconds: u64) -> String {
     humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
 }
@@ -296,6 +320,12 @@ mod tests {
                 missing: true,
                 fallback: Some(true),
                 problem: Some(hostile()),
+            }],
+            webhooks: vec![EndpointReport {
+                path: hostile(),
+                secrets: 1,
+                secrets_usable: 0,
+                deliveries: [(hostile(), 1)].into(),
             }],
             client_cert: Some(IdentityReport {
                 expires_in_seconds: 1,

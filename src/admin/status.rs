@@ -28,6 +28,7 @@ use crate::proxy::{Gauge, Live};
 use crate::serve::{self, Limits};
 use crate::shaping::{QuotaReport, SharedKey};
 use crate::store::{SecretReport, StoreReport};
+use crate::webhook::{EndpointReport, Webhooks};
 
 const LIMITS: Limits =
     Limits { connections: 16, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
@@ -40,6 +41,7 @@ pub struct Status {
     gauge: Gauge,
     reloads: watch::Receiver<ReloadState>,
     identity: ClientIdentity,
+    webhooks: Option<Webhooks>,
     started_at: Instant,
 }
 
@@ -93,6 +95,9 @@ pub struct Report {
     pub stores: Vec<StoreReport>,
     /// By their references.
     pub secrets: Vec<SecretReport>,
+    /// Where deliveries arrive, in the order of the configuration.
+    #[serde(default)]
+    pub webhooks: Vec<EndpointReport>,
     /// The certificate that is shown to the upstream; absent where none is.
     pub client_cert: Option<IdentityReport>,
     /// Whether what is in its file is in force.
@@ -122,7 +127,13 @@ impl Status {
     ) -> Self {
         let started_at = Instant::now();
         let (live, health) = (Arc::clone(live), health.clone());
-        Self { live, health, gauge, reloads, identity, started_at }
+        Self { live, health, gauge, reloads, identity, webhooks: None, started_at }
+    }
+
+    /// With the endpoints that deliveries arrive at.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: &Webhooks) -> Self {
+        Self { webhooks: Some(webhooks.clone()), ..self }
     }
 
     pub(super) fn report(&self) -> Report {
@@ -139,6 +150,7 @@ impl Status {
             quotas: snapshot.shaper.report(&snapshot.config),
             stores: self.health.stores.report(),
             secrets: self.health.secrets.report(),
+            webhooks: self.webhooks.as_ref().map(Webhooks::report).unwrap_or_default(),
             client_cert: self.identity.report(),
             configuration: self.configuration(),
         }

@@ -49,6 +49,7 @@ impl Sidecar {
         let (gauge, health, live) = (self.gauge.clone(), self.health.clone(), self.live);
         let startup_timeout = live.load().config.startup_timeout;
         let webhooks = self.reloading.webhooks.clone();
+        let status = self.status.with_webhooks(&webhooks);
         let mut accepting = JoinSet::new();
         accepting.spawn(proxy::accept(self.listeners, self.proxy, self.server, stopped.clone()));
         let mut parts = JoinSet::new();
@@ -73,7 +74,7 @@ impl Sidecar {
                 accepting.spawn(webhook::serve(socket, webhooks, stopped));
             }
             spawn(&mut parts, admin::serve_health(socket, health.clone(), serving.clone()));
-            spawn(&mut parts, admin::serve_admin(admin, self.status, self.verbs, serving));
+            spawn(&mut parts, admin::serve_admin(admin, status, self.verbs, serving));
         }
         tokio::select! {
             _ = shutdown.wait_for(|step| *step >= Shutdown::Drain) => {}

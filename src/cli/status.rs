@@ -13,6 +13,7 @@ use crate::shaping::{QuotaReport, SharedKey};
 use crate::store::SecretReport;
 use crate::telemetry;
 use crate::tls::{self, Roots};
+use crate::webhook::EndpointReport;
 
 /// A status of hundreds of credentials is well below, in bytes.
 const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -119,6 +120,7 @@ fn table(report: &Report) -> String {
     let below = [
         quotas(&report.quotas),
         secrets(report),
+        webhooks(&report.webhooks),
         paused(&report.credentials),
         shared(&report.shared_keys),
         unpersisted(&report.credentials),
@@ -167,6 +169,20 @@ fn secrets(report: &Report) -> String {
         )
     });
     format!("\n{table}{}", down.collect::<String>())
+}
+
+/// Where deliveries arrive, and what became of them; nothing when there is no such place.
+fn webhooks(endpoints: &[EndpointReport]) -> String {
+    if endpoints.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["webhook", "secrets", "deliveries"]);
+    for one in endpoints {
+        table.add_row([one.path.clone(), one.usable(), one.told()]);
+    }
+    format!("\n{table}")
 }
 
 /// Why a secret cannot be read, and what is used meanwhile.

@@ -1,5 +1,7 @@
 //! Makes metric families and registers them, all in the same way.
 
+use std::collections::BTreeMap;
+
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -55,6 +57,29 @@ impl Families {
     ) -> Result<HistogramVec, prometheus::Error> {
         self.add(HistogramVec::new(histogram_opts(name, help), labels)?)
     }
+}
+
+/// The counters of a family whose label has this value, by another label.
+pub(super) fn by_label(
+    family: &IntCounterVec,
+    (label, value): (&str, &str),
+    by: &str,
+) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for metric in family.collect().iter().flat_map(|family| family.get_metric()) {
+        let labels = metric.get_label();
+        let of = |name: &str| labels.iter().find(|one| one.name() == name).map(|one| one.value());
+        if of(label) == Some(value) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "the library hands whole, positive numbers out as floats"
+            )]
+            let count = metric.get_counter().get_value() as u64;
+            counts.insert(of(by).unwrap_or_default().to_owned(), count);
+        }
+    }
+    counts
 }
 
 pub(super) fn opts(name: &str, help: &str) -> Opts {

@@ -3,12 +3,14 @@
 //! Labels come from closed sets (configured names, codes, methods of the allow-list): never a path,
 //! never a caller's text. A new `Metrics` has its own registry, so that tests do not share counts.
 
+use std::collections::BTreeMap;
+
 use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Registry, TextEncoder,
 };
 
-use super::families::{Families, histogram_opts, opts};
+use super::families::{Families, by_label, histogram_opts, opts};
 use super::quotas::QuotaMetrics;
 
 /// Every metric of the process. Cloning shares the counts.
@@ -174,6 +176,11 @@ impl Metrics {
         drop(self.credential_paused.remove_label_values(&[name]));
         drop(self.credential_unpersisted.remove_label_values(&[name]));
         drop(self.credential_generation.remove_label_values(&[name]));
+    }
+
+    /// Deliveries to an endpoint since the start, by outcome.
+    pub(crate) fn deliveries_to(&self, endpoint: &str) -> BTreeMap<String, u64> {
+        by_label(&self.webhook_deliveries, ("endpoint", endpoint), "outcome")
     }
 
     /// Everything in the Prometheus text format, version 0.0.4.

@@ -96,6 +96,10 @@ impl Table {
         (Self { http, endpoints }, keepers)
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().map(|endpoint| &**endpoint)
+    }
+
     pub(super) fn find(&self, path: &str) -> Option<&Arc<Endpoint>> {
         self.endpoints.iter().find(|endpoint| &*endpoint.spec.path == path)
     }

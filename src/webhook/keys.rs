@@ -56,6 +56,11 @@ pub(super) fn keys(listed: &[SecretRef], secrets: &Secrets) -> (Keys, KeyKeeper)
 }
 
 impl Keys {
+    /// How many verify now.
+    pub(super) fn count(&self) -> usize {
+        self.0.borrow().as_ref().map_or(0, |known| known.len())
+    }
+
     /// What verifies now, once each secret was read or could not be. Empty: none could.
     pub(super) async fn now(&self) -> Arc<[SigningKey]> {
         let mut known = self.0.clone();

@@ -14,6 +14,7 @@ mod outcome;
 mod seen;
 mod endpoints;
 mod deliver;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use tokio::time::{Instant, timeout};
 
 pub use endpoints::Webhooks;
 pub use keys::KeyKeeper;
+pub use report::EndpointReport;
 
 use deliver::REQUEST_ID;
 use endpoints::{Endpoint, Table};

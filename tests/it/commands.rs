@@ -83,9 +83,17 @@ async fn the_demo_makes_calls_without_a_credential_and_reports() {
     let status = demo.ended().await;
     let out = demo.stdout.lines().join("\n");
     assert_eq!(status.code(), Some(0), "{out}\n{}", demo.stderr.lines().join("\n"));
-    for part in
-        ["credentials sent by the app", "failed", "generations", "p50", "p99", "429 by DataPulse"]
-    {
+    for part in [
+        "credentials sent by the app",
+        "failed",
+        "generations",
+        "p50",
+        "p99",
+        "429 by DataPulse",
+        "signed: 204, the app has it; a forged one: 401; one that was changed on its way: 401; of \
+         these the app got 0",
+        "204, the app has it, byte for byte",
+    ] {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }
 }

@@ -118,6 +118,15 @@ async fn a_signed_delivery_reaches_the_app_once_and_a_bad_one_never() {
     for (outcome, want) in [("delivered", 1.0), ("repeat", 1.0), ("signature_malformed", 2.0)] {
         assert_eq!(rig.series(&series(outcome)).await, want, "{outcome}");
     }
+    let told = "delivered: 1, repeat: 1, several_signatures: 1, signature_absent: 1, \
+                signature_malformed: 2, signature_mismatch: 2";
+    let (code, table) = run(&["status", "--admin", &rig.admin_url("")]).await;
+    assert_eq!(code, Some(0));
+    for shown in
+        [table, rig.client.get(rig.admin_url("/")).send().await.unwrap().text().await.unwrap()]
+    {
+        assert!(shown.contains(told) && shown.contains("2 of 2"), "{shown}");
+    }
     rig.finish().await;
 }
 

@@ -6,6 +6,7 @@ mod quota;
 mod report;
 mod secrets;
 mod traffic;
+mod webhooks;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::telemetry::Metrics;
 use report::Report;
 use secrets::Secrets;
 use traffic::Traffic;
+use webhooks::App;
 
 /// So short that tokens expire while one looks on.
 const TOKEN_LIFE: Duration = Duration::from_secs(3);
@@ -36,7 +38,7 @@ const AT_LEAST: Duration = Duration::from_secs(10);
 /// ... but never later than this.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// No call of the second part waits longer for its turn.
+/// No call of the last part waits longer for its turn.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The key with the small quota.
 const STARTER_KEY: &str = "dp_live_emulator_starter";
@@ -70,7 +72,10 @@ struct Stage {
     small: SocketAddr,
     admin: SocketAddr,
     health: SocketAddr,
-    /// The emulator.
+    /// Where deliveries arrive, and the app that they are for.
+    webhooks: SocketAddr,
+    app: webhooks::Running,
+    /// The emulator, and the app.
     background: JoinSet<()>,
     /// The sidecar.
     running: JoinSet<Ended>,
@@ -87,7 +92,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let mut stage = set_up(args, &secrets).await?;
     say(&opening(&stage, &secrets, args.quota_for));
     let report = tokio::select! {
-        report = both_parts(&stage, &secrets, args.quota_for) => report?,
+        report = each_part(&stage, &secrets, args.quota_for) => report?,
         () = signals.next() => return Ok(()),
     };
     say(&report.text(&stage));
@@ -104,15 +109,15 @@ async fn run(args: &Args) -> Result<(), Failure> {
     if report.is_good() { Ok(()) } else { Err(Failure::failed("the demo did not go as it should")) }
 }
 
-/// Tokens that are replaced under calls, then a quota that is full.
-async fn both_parts(
+/// Tokens that are replaced under calls, then webhooks, then a quota that is full.
+async fn each_part(
     stage: &Stage,
     secrets: &Secrets,
     quota_for: Duration,
 ) -> Result<Report, Failure> {
     let bar = progress();
     let (report, rotated) = tokio::try_join!(drive(stage, &bar), secrets.rotate(stage, &bar))?;
-    let report = report.with_rotation(rotated);
+    let report = report.with_rotation(rotated).with_webhooks(webhooks::drive(stage).await?);
     if quota_for.is_zero() {
         return Ok(report);
     }
@@ -136,7 +141,8 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
     let (stop, stopped) = watch::channel(false);
     let mut background = JoinSet::new();
     background.spawn(emulator.run(stopped));
-    let text = secrets.config(&args.listen, address);
+    let app = App::bind().await?;
+    let text = secrets.config(&args.listen, address, &app);
     let (config, _warnings) = config::parse(&text, "built-in", &|_name| None)
         .map_err(|errors| Failure::unusable(format!("--listen {}: {errors}", args.listen)))?;
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
@@ -146,14 +152,17 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
         Failure::unusable(format!("{said} Try --listen localhost:18080"))
     })?;
     let addresses: Vec<SocketAddr> = sidecar.addresses().into_iter().map(|(_, at)| at).collect();
-    let (Some(bound), Some(small), Some(admin), Some(health)) = (
+    let (Some(bound), Some(small), Some(admin), Some(health), Some(webhooks)) = (
         addresses.first().copied(),
         addresses.last().copied(),
         sidecar.admin_address(),
         sidecar.health_address(),
+        sidecar.webhooks_address(),
     ) else {
         return Err(Failure::unusable("an address was bound and is not there"));
     };
+    let (app, serving) = app.run();
+    background.spawn(serving);
     let (step, shutdown) = watch::channel(Shutdown::No);
     let mut running = JoinSet::new();
     running.spawn(sidecar.run(shutdown));
@@ -164,6 +173,8 @@ async fn set_up(args: &Args, secrets: &Secrets) -> Result<Stage, Failure> {
         small,
         admin,
         health,
+        webhooks,
+        app,
         background,
         running,
         step,
@@ -178,7 +189,8 @@ fn opening(stage: &Stage, secrets: &Secrets, quota_for: Duration) -> String {
     };
     format!(
         "DataPulse emulator on {}, tokens live {} s\nsidecar on localhost:{}; the app sends no \
-         credential; its secrets are in {secrets}\ntokens are replaced under calls for about 15 s{second}; Ctrl-C leaves",
+         credential; its secrets are in {secrets}\ntokens are replaced under calls for about 15 s, \
+         webhooks arrive{second}; Ctrl-C leaves",
         stage.emulator,
         TOKEN_LIFE.as_secs(),
         stage.sidecar.port()

@@ -1,4 +1,4 @@
-//! The demo's second part: a quota is asked for twice what it holds, and DataPulse has nothing to
+//! The demo's last part: a quota is asked for twice what it holds, and DataPulse has nothing to
 //! refuse.
 
 use std::time::Duration;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use comfy_table::{Table, presets};
 
-use super::Stage;
 use super::quota::Outcome;
 use super::traffic::{Count, Sample};
+use super::{Stage, webhooks};
 
 /// Fewer tokens would not show that they are replaced under the app.
 const GENERATIONS_MIN: u64 = 5;
@@ -20,6 +20,7 @@ pub(super) struct Report {
     anonymous: u64,
     /// How long a secret that was replaced in its store took to be in use.
     rotated: Option<Duration>,
+    webhooks: Option<webhooks::Outcome>,
     quota: Option<Outcome>,
 }
 
@@ -30,7 +31,7 @@ impl Report {
         generations: u64,
         anonymous: u64,
     ) -> Self {
-        Self { count, took, generations, anonymous, rotated: None, quota: None }
+        Self { count, took, generations, anonymous, rotated: None, webhooks: None, quota: None }
     }
 
     /// With what came of a secret that was replaced.
@@ -38,7 +39,12 @@ impl Report {
         Self { rotated, ..self }
     }
 
-    /// With what came of the second part.
+    /// With what came of the webhooks.
+    pub(super) fn with_webhooks(self, webhooks: webhooks::Outcome) -> Self {
+        Self { webhooks: Some(webhooks), ..self }
+    }
+
+    /// With what came of the last part.
     pub(super) fn with_quota(self, quota: Outcome) -> Self {
         Self { quota: Some(quota), ..self }
     }
@@ -50,6 +56,7 @@ impl Report {
             && self.count.with_credential == 0
             && self.anonymous == 0
             && self.generations >= GENERATIONS_MIN
+            && self.webhooks.as_ref().is_none_or(webhooks::Outcome::is_good)
             && self.quota.as_ref().is_none_or(Outcome::is_good)
     }
 
@@ -72,7 +79,8 @@ impl Report {
             let took = format!("{:.1} s", took.as_secs_f64());
             table.add_row(["a new API key in Vault was in use after".to_owned(), took]);
         }
-        for (what, value) in self.quota.iter().flat_map(Outcome::rows) {
+        let webhooks = self.webhooks.iter().flat_map(webhooks::Outcome::rows);
+        for (what, value) in webhooks.chain(self.quota.iter().flat_map(Outcome::rows)) {
             table.add_row([what.to_owned(), value]);
         }
         let (port, admin, health) = (stage.sidecar.port(), stage.admin, stage.health);

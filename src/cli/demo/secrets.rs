@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::super::{Failure, say};
-use super::{STARTER_KEY, Stage, WAIT_MAX, quota};
+use super::webhooks::App;
+use super::{STARTER_KEY, Stage, WAIT_MAX, quota, webhooks};
 use crate::config::model::Level;
 use crate::emulator::{Key, Settings};
 use crate::tls::{self, Roots};
@@ -94,11 +95,12 @@ impl Secrets {
     }
 
     /// The built-in configuration: what a user would write, with free ports.
-    pub(super) fn config(&self, listen: &str, emulator: SocketAddr) -> String {
+    pub(super) fn config(&self, listen: &str, emulator: SocketAddr, app: &App) -> String {
         let (limit, wait) = (quota::LIMIT, WAIT_MAX.as_secs());
-        let [api_key, client_secret, starter] =
-            ["api-key", "client-secret", "starter-key"].map(|name| self.reference(name));
-        let stores = self.stores();
+        let [api_key, client_secret, starter, hook] =
+            ["api-key", "client-secret", "starter-key", "webhook-secret"]
+                .map(|name| self.reference(name));
+        let (stores, webhooks) = (self.stores(), app.config(&hook));
         format!(
             "version: 1
 listeners: [{{listen: \"{listen}\", tenant: app}}, {{listen: \"127.0.0.1:0\", tenant: small}}]
@@ -113,7 +115,7 @@ auth: {{token_url: \"http://{emulator}/oauth/token\"}}
 quotas: {{starter: {{limit: {limit}/min}}}}
 shaping: {{max_wait: {wait}s, state_file: none}}
 tenants: [{{name: app, credentials: [reader, etl]}}, {{name: small, credentials: [starter]}}]
-health: {{listen: \"127.0.0.1:0\"}}
+{webhooks}health: {{listen: \"127.0.0.1:0\"}}
 admin: {{listen: \"127.0.0.1:0\"}}
 "
         )
@@ -173,6 +175,7 @@ fn all(api_key: Option<&str>) -> Vec<(&'static str, String)> {
         ("api-key", api_key.map_or(own, str::to_owned)),
         ("client-secret", client.unwrap_or_default()),
         ("starter-key", STARTER_KEY.to_owned()),
+        ("webhook-secret", webhooks::SECRET.to_owned()),
     ]
 }
 
