@@ -8,7 +8,7 @@ use super::build::StartError;
 use super::clients::issuers;
 use super::stores;
 use crate::config::Config;
-use crate::config::model::Credential;
+use crate::config::model::{Credential, CredentialKind};
 use crate::credential::{Free, Issuers, Whose};
 use crate::identity::IdentityKeeper;
 use crate::secret::SecretRef;
@@ -60,7 +60,13 @@ async fn look_at(
         let found =
             if is_document { stores.read_document(at).await } else { stores.read(at).await };
         is_there |= found.is_ok();
-        findings.push(read(&credential.name, at, found));
+        let is_absent = found.as_ref().is_err_and(StoreError::is_absence);
+        let mut finding = read(&credential.name, at, found);
+        if is_absent && is_for_a_login(credential, at) {
+            let login = format!("; run `datapulse-sidecar login {}`", credential.name);
+            finding.text.push_str(&login);
+        }
+        findings.push(finding);
     }
     if !is_there {
         return;
@@ -77,6 +83,11 @@ async fn look_at(
         }
     };
     findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
+}
+
+/// Whether a person puts this secret there by logging in.
+fn is_for_a_login(credential: &Credential, at: &SecretRef) -> bool {
+    matches!(credential.kind, CredentialKind::RefreshToken(_)) && credential.kind.secret() == at
 }
 
 /// How one secret was read, and what to grant where it was refused.

@@ -110,7 +110,8 @@ impl CredentialHandle {
     }
 
     /// The token; where there is none, waits for one until `deadline`, but at most 2 s, and brings
-    /// the next try forward.
+    /// the next try forward. Where somebody has to log in first, or an operator has paused it, it does
+    /// not wait.
     ///
     /// # Errors
     /// [`Unavailable`] when none came.
@@ -119,13 +120,20 @@ impl CredentialHandle {
             return Ok(token);
         }
         let begin = Instant::now();
-        if self.is_paused() {
+        if self.is_paused() || self.waits_for_a_person() {
             return Err(self.unavailable(Moment::now()));
         }
         self.demand.want();
         let token = tokio::time::timeout_at(deadline.min(begin + HOLD), self.wait_usable()).await;
         self.metrics.token_wait.observe(begin.elapsed().as_secs_f64());
         token.or_else(|_| self.current().ok_or_else(|| self.unavailable(Moment::now())))
+    }
+
+    /// Whether there is no point in waiting: nothing is under way, and a login takes longer.
+    fn waits_for_a_person(&self) -> bool {
+        let published = self.published.borrow();
+        let state = published.state.at(Moment::now());
+        matches!(state, CredentialState::LoginRequired(_)) && !published.is_minting()
     }
 
     /// Waits until there is a token that may be used, for as long as it takes.

@@ -88,6 +88,12 @@ impl StoreError {
         )
     }
 
+    /// Whether nothing is there yet, or not any more: it has to be put there.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Deleted { .. } | Self::NoSuchKey { .. })
+    }
+
     /// The kind as a metric label.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

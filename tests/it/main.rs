@@ -16,6 +16,7 @@ mod bodies;
 mod tokens;
 mod rotation;
 mod time;
+mod refresh_tokens;
 mod reload;
 mod operating;
 mod page;

@@ -220,9 +220,9 @@ async fn a_session_token_is_renewed_and_found_again_after_a_restart() {
 }
 
 /// No byte can be written to any file: for the process it is as if the disk were full.
-const FULL_DISK: &str = "trap '' XFSZ; ulimit -S -f 0";
+pub(crate) const FULL_DISK: &str = "trap '' XFSZ; ulimit -S -f 0";
 
-fn make_room(rig: &Rig) {
+pub(crate) fn make_room(rig: &Rig) {
     let id = rig.sidecar.id().to_string();
     let mut command = std::process::Command::new("prlimit");
     let made = command.args(["--pid", &id, "--fsize=unlimited"]).status();

@@ -208,7 +208,7 @@ impl Supply {
             }
             Some(secret) => Ok(secret),
             None => Err(match found {
-                Err(error) if self.spends() && is_absence(&error) => {
+                Err(error) if self.spends() && error.is_absence() => {
                     self.no_login = Some(NoLogin::Absent);
                     self.login_required(NoLogin::Absent)
                 }
@@ -243,7 +243,7 @@ impl Supply {
             return if is_worth_a_try { Some(found.clone()) } else { self.accepted.clone() };
         }
         if self.write_back.is_outdated(found) || self.spent.has(found) {
-            return self.accepted.clone();
+            return self.accepted.clone().or_else(|| Some(found.clone()));
         }
         self.rejected = None;
         self.write_back.give_up();
@@ -257,14 +257,6 @@ impl Supply {
     fn login_required(&self, why: NoLogin) -> MintError {
         MintError::LoginRequired { credential: Arc::clone(&self.credential), why }
     }
-}
-
-/// Whether a store says that there is nothing, and not that it cannot be used.
-const fn is_absence(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Missing { .. } | StoreError::Deleted { .. } | StoreError::NoSuchKey { .. }
-    )
 }
 
 #[cfg(test)]

@@ -524,6 +524,25 @@ async fn the_end_does_not_wait_for_somebody_elses_claim() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_begins_with_a_used_up_token_sends_it_once_and_asks_for_a_login() {
+    let (issuer, store) = (Strict::new(true, None), Versioned::new(Some("r0")));
+    issuer.spend("r0").unwrap();
+    let sidecar = Sidecar::new(&store, VAULT, &issuer);
+    sidecar.gets("login_required").await;
+    for _ in 0..600 {
+        sleep(Duration::from_secs(1)).await;
+        let begin = Instant::now();
+        let refused = sidecar.handle.token(far()).await.unwrap_err();
+        assert_eq!(refused.reason, UnavailableReason::LoginRequired);
+        assert!(begin.elapsed() < Duration::from_secs(2), "waiting is of no use");
+    }
+    assert_eq!(issuer.sent("r0"), 2);
+    issuer.login("fresh");
+    store.put("fresh");
+    sidecar.gets("fresh").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_the_first_login_a_login_is_required_and_heals() {
     let (issuer, store) = (Strict::new(true, None), Versioned::new(None));
     let sidecar = Sidecar::new(&store, VAULT, &issuer);

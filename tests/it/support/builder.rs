@@ -79,6 +79,16 @@ impl Builder {
         self.emulator.add_service_account(id, level)
     }
 
+    /// A refresh token that a person granted this client.
+    pub(crate) fn grant(&self, client: &str) -> String {
+        self.emulator.grant(client)
+    }
+
+    /// Whether refresh tokens are good once.
+    pub(crate) fn set_rotation(&self, rotates: bool) {
+        self.emulator.set_rotation(rotates);
+    }
+
     /// The emulator's routes, to be served in another way.
     pub(crate) fn router(&self) -> Router {
         self.emulator.router()

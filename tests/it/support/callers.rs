@@ -7,22 +7,28 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Rig;
+use super::{Process, Rig};
 
 /// Apps that call all the time.
 pub(crate) struct Callers {
     stop: Arc<AtomicBool>,
     workers: JoinSet<(u64, u64)>,
+    /// Whom they call, if nobody else keeps it.
+    _sidecar: Option<Process>,
 }
 
 impl Callers {
     const WORKERS: u64 = 4;
 
     pub(crate) fn start(rig: &Rig, path: &str) -> Self {
+        Self::at(&rig.client, &rig.url(path), None)
+    }
+
+    pub(super) fn at(client: &reqwest::Client, url: &str, sidecar: Option<Process>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = JoinSet::new();
         for _ in 0..Self::WORKERS {
-            let (client, url, stop) = (rig.client.clone(), rig.url(path), Arc::clone(&stop));
+            let (client, url, stop) = (client.clone(), url.to_owned(), Arc::clone(&stop));
             workers.spawn(async move {
                 let (mut made, mut failed) = (0, 0);
                 while !stop.load(Ordering::Relaxed) {
@@ -35,7 +41,7 @@ impl Callers {
                 (made, failed)
             });
         }
-        Self { stop, workers }
+        Self { stop, workers, _sidecar: sidecar }
     }
 
     /// How many calls were made, and how many of them failed.

@@ -150,6 +150,26 @@ impl DataPulse {
         self.counters().grants.get(client).copied().unwrap_or(0)
     }
 
+    /// A person grants this client something, without a browser: its first refresh token.
+    pub(crate) fn grant(&self, client: &str) -> String {
+        self.control.grant(client, None).expect("a client that may have it")
+    }
+
+    /// Whether a refresh token is good once.
+    pub(super) fn set_rotation(&self, rotates: bool) {
+        self.control.set_rotation(rotates);
+    }
+
+    /// Refresh tokens of this client that were taken.
+    pub(crate) fn refreshes(&self, client: &str) -> u64 {
+        self.counters().refreshes.get(client).copied().unwrap_or(0)
+    }
+
+    /// Refresh tokens of this client that came once more after their use.
+    pub(crate) fn reuses(&self, client: &str) -> u64 {
+        self.counters().reuses.get(client).copied().unwrap_or(0)
+    }
+
     /// Waits until refresh tokens of this client were taken so many times.
     pub(crate) async fn refreshed(&self, client: &str, times: u64) {
         self.until(|counters| counters.refreshes.get(client).is_some_and(|count| *count >= times))

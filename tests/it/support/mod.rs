@@ -7,6 +7,7 @@ mod aws;
 mod builder;
 mod callers;
 mod emulator;
+mod gate;
 mod issuer;
 mod jwt;
 mod login;
@@ -35,6 +36,7 @@ pub(crate) use builder::{Builder, Stage};
 use builder::{Started, merge};
 pub(crate) use callers::{Callers, Load};
 pub(crate) use emulator::DataPulse;
+pub(crate) use gate::{Gate, Hold};
 pub(crate) use issuer::Issuer;
 pub(crate) use jwt::{Signer, TokenReviews};
 pub(crate) use login::{Login, person};
@@ -290,7 +292,21 @@ impl Rig {
         self.start_again().await;
     }
 
-    async fn start_again(&mut self) {
+    /// A second sidecar with the same configuration, under calls.
+    pub(crate) async fn twin(&self, path: &str) -> Callers {
+        let config = self.config_file();
+        let twin = Started::from(config.to_str().expect("UTF-8"), &[], None).await;
+        let url = format!("http://localhost:{}{path}", twin.address.port());
+        let serves = async || {
+            let answer = self.client.get(&url).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        };
+        assert!(comes_true(serves).await, "the second one serves no call");
+        Callers::at(&self.client, &url, Some(twin.sidecar))
+    }
+
+    /// Starts it once more, after it has ended.
+    pub(crate) async fn start_again(&mut self) {
         let config = self.config_file();
         let started = Started::from(config.to_str().expect("UTF-8"), &[], None).await;
         self.sidecar = started.sidecar;
