@@ -109,6 +109,10 @@ async fn a_wrong_path_or_state_does_not_end_the_wait_and_whoever_denies_changes_
         assert!(status == 400 && page.contains("not the answer"), "{query}: {status} {page}");
     }
     let client = reqwest::Client::new();
+    // It may be cut off before it has been sent.
+    let large = here(&format!("/callback?code={}", "a".repeat(1_000_000)));
+    let refused = client.get(large).send().await;
+    assert!(refused.map_or(true, |answer| matches!(answer.status().as_u16(), 414 | 431)));
     assert_eq!(client.head(denied.clone()).send().await.unwrap().status(), 404);
     assert_eq!(client.post(denied.clone()).send().await.unwrap().status(), 404);
     let (status, page) = get(&denied).await;
