@@ -1,6 +1,7 @@
 //! The life of a token, under a paused clock and with one fake issuer.
 
 mod rotation;
+mod store_outage;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
