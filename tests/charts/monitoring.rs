@@ -47,7 +47,9 @@ fn promtool_takes_the_rules_and_every_alert_fires_in_its_story() {
 
 #[test]
 fn every_query_names_a_metric_that_exists() {
-    let defined = fs::read_to_string(root().join("src/telemetry/metrics.rs")).expect("readable");
+    let files = fs::read_dir(root().join("src/telemetry")).expect("readable");
+    let files = files.map(|file| fs::read_to_string(file.expect("readable").path()).expect("text"));
+    let defined: String = files.collect();
     let dashboard = root().join("charts/datapulse-sidecar/files/dashboard.json");
     let dashboard: Value =
         serde_json::from_str(&fs::read_to_string(dashboard).expect("readable")).expect("JSON");

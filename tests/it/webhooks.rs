@@ -120,6 +120,15 @@ async fn a_signed_delivery_reaches_the_app_once_and_a_bad_one_never() {
     }
     let told = "delivered: 1, repeat: 1, several_signatures: 1, signature_absent: 1, \
                 signature_malformed: 2, signature_mismatch: 2";
+    // What the alert looks for is what a bad one is counted as.
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/datapulse-sidecar/files/rules.yaml");
+    let rules = std::fs::read_to_string(rules).unwrap();
+    let alert = rules.split("alert: DataPulseForgedWebhooks").nth(1).unwrap();
+    let listed = alert.split("outcome=~\"").nth(1).unwrap().split('"').next().unwrap();
+    let bad = told.split(", ").filter(|one| one.contains("signature"));
+    for outcome in bad.map(|one| one.split(':').next().unwrap()) {
+        assert!(listed.split('|').any(|one| one == outcome), "{outcome} is not in {listed}");
+    }
     let (code, table) = run(&["status", "--admin", &rig.admin_url("")]).await;
     assert_eq!(code, Some(0));
     for shown in
