@@ -118,9 +118,16 @@ async fn the_demo_keeps_its_secrets_in_vault_and_replaces_one_under_calls() {
     assert_eq!(status.code(), Some(0), "{out}\n{}", demo.stderr.lines().join("\n"));
     assert!(out.contains("a new API key in Vault was in use after"), "{out}");
     assert_eq!(bao.get(path).await["metadata"]["version"], 2);
-    let (code, _, said) = run(&["demo", "--vault", &address]).await;
-    assert_eq!(code, Some(2));
-    assert!(said.contains("--vault-token"), "{said}");
+    let token = token.to_str().unwrap();
+    for (args, told) in [
+        (&["--vault", &address][..], "--vault-token"),
+        (&["--vault", "https://vault.example", "--vault-token", token], "of this machine"),
+        (&["--vault", "http://127.0.0.1:9", "--vault-token", token], "no answer (refused)"),
+    ] {
+        let (code, _, said) = run(&[&["demo"], args].concat()).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(told), "{told:?} is not in {said}");
+    }
 }
 
 #[tokio::test]

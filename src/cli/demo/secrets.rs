@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, interval, sleep, timeout};
+use url::{Host, Url};
 
 use super::super::{Failure, say};
 use super::webhooks::App;
@@ -32,9 +33,10 @@ const ROTATED: &str = "rotated";
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// Keeps the secrets in this Vault or OpenBao, whose KV v2 is at `secret/`.
-    #[arg(long, value_name = "URL", requires = "vault_token")]
-    vault: Option<String>,
+    /// Keeps the secrets in this Vault or OpenBao on the same machine, such as
+    /// `http://127.0.0.1:8200`, whose KV v2 is at `secret/`.
+    #[arg(long, value_name = "URL", requires = "vault_token", value_parser = on_this_machine)]
+    vault: Option<Url>,
     /// The file of a token that may write there.
     #[arg(long, value_name = "FILE", requires = "vault")]
     vault_token: Option<PathBuf>,
@@ -58,7 +60,7 @@ impl Secrets {
         let dir = tempfile::tempdir().map_err(failed)?;
         let vault = args.vault.clone().zip(args.vault_token.clone());
         let vault = vault.map(|(address, token_file)| Vault {
-            address: address.trim_end_matches('/').to_owned(),
+            address: address.as_str().trim_end_matches('/').to_owned(),
             token_file,
         });
         let all = all(None);
@@ -193,13 +195,53 @@ impl Vault {
         let refused = |said: String| {
             Failure::unusable(format!("{} does not take the demo's secrets: {said}", self.address))
         };
-        let answer = answer.map_err(|error| refused(error.without_url().to_string()))?;
+        let answer =
+            answer.map_err(|error| refused(format!("no answer ({})", tls::failure(&error))))?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(refused(status.to_string())) }
+    }
+}
+
+/// The demo's token travels in plain text, and so goes nowhere else.
+fn on_this_machine(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|_no_url| "expected a URL".to_owned())?;
+    let is_near = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if url.scheme() == "http" && is_near && url.path() == "/" && url.query().is_none() {
+        Ok(url)
+    } else {
+        Err("expected http and an address of this machine, such as http://127.0.0.1:8200"
+            .to_owned())
     }
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path)
         .map_err(|error| Failure::unusable(format!("cannot read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_a_vault_leaves_no_machine() {
+        for near in ["http://127.0.0.1:8200", "http://localhost:8200/", "http://[::1]:8200"] {
+            assert!(on_this_machine(near).is_ok(), "{near}");
+        }
+        for other in [
+            "http://vault.example:8200",
+            "https://127.0.0.1:8200",
+            "http://127.0.0.1.example:8200",
+            "http://127.0.0.1:8200/v1",
+            "http://localhost:8200?x=1",
+            "127.0.0.1:8200",
+        ] {
+            assert!(on_this_machine(other).is_err(), "{other}");
+        }
+    }
 }
