@@ -194,11 +194,19 @@ impl Supply {
         let is_doubted = matches!(reason, Reason::Rejected | Reason::Asked);
         // Where others replace it, the last look says little, unless there is nothing but to wait.
         let is_shared = self.spends() && !(self.no_login.is_some() && reason == Reason::Retry);
-        let found = if std::mem::take(&mut self.is_refused) || is_doubted || is_shared {
+        if reason == Reason::Asked {
+            self.stored.reconsider();
+        }
+        let mut found = if std::mem::take(&mut self.is_refused) || is_doubted || is_shared {
             self.stored.read().await
         } else {
             self.stored.recall().await
         };
+        // A fallback that is rejected, too: by now the one that was turned down may be the better one.
+        let is_old = found.as_ref().is_ok_and(|found| Some(&found.value) == self.accepted.as_ref());
+        if reason == Reason::Rejected && is_old && self.stored.reconsider() {
+            found = self.stored.read().await;
+        }
         if let Ok(found) = &found {
             self.held = Some(found.clone());
         }

@@ -64,7 +64,10 @@ impl Supply {
                 let claim = self.held.clone().map(Claim::by_version);
                 self.keep(claim, next).await;
             }
-            None => self.accepted = Some(secret),
+            None => {
+                self.stored.accepted(&secret);
+                self.accepted = Some(secret);
+            }
         }
         Ok(minted)
     }
@@ -176,9 +179,10 @@ impl Supply {
     }
 
     fn turn_down(&mut self, secret: SecretValue, status: u16) -> MintError {
+        let at = self.stored.turned_down(&secret);
         tracing::warn!(
             credential = %self.credential,
-            secret = %self.stored.at(),
+            secret = %at,
             status,
             "the changed secret was rejected and is not used; the one before it stays in use"
         );

@@ -10,7 +10,7 @@ use super::*;
 use crate::credential::Given;
 use crate::credential::own_calls::Permits;
 use crate::secret::SecretRef;
-use crate::store::{self, SecretStore};
+use crate::store::{self, FileStore, SecretStore, Secrets};
 
 fn value(text: &str) -> SecretValue {
     SecretValue::new(text.into())
@@ -103,6 +103,33 @@ impl TokenSource for Fake {
     }
 }
 
+/// With an API that rejects what begins with `bad`.
+async fn supplied(fake: Fake, stored: SecretWatch) -> (Supply, JoinSet<()>) {
+    crate::tls::install_provider();
+    let verify = async |headers: HeaderMap| {
+        let token = headers["authorization"].to_str().unwrap();
+        let is_bad = token.starts_with("Bearer bad");
+        if is_bad { StatusCode::UNAUTHORIZED } else { StatusCode::IM_A_TEAPOT }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v", listener.local_addr().unwrap()).parse().unwrap();
+    let app = axum::Router::new().route("/v", get(verify));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let calls = Arc::new(crate::credential::Free);
+    let permits = Permits { calls, credential: "reader".into() };
+    let verifier = Verifier::new(http, url, permits);
+    (Supply::new(&"reader".into(), stored, Box::new(fake), Some(verifier)), tasks)
+}
+
+async fn minted(supply: &mut Supply, reason: Reason) -> Result<String, &'static str> {
+    match supply.mint(reason, true).await {
+        Ok(minted) => Ok(minted.value.expose_str().unwrap().to_owned()),
+        Err(error) => Err(error.kind()),
+    }
+}
+
 struct Bench {
     store: Arc<One>,
     supply: Supply,
@@ -112,30 +139,12 @@ struct Bench {
 impl Bench {
     /// With an API that rejects what begins with `bad`.
     async fn new(fake: Fake, writes: Writes) -> Self {
-        crate::tls::install_provider();
         let text = Mutex::new(Some("one".to_owned()));
         let store = Arc::new(One { text, writes: Mutex::new(writes) });
         let (secrets, _watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
-        let verify = async |headers: HeaderMap| {
-            let token = headers["authorization"].to_str().unwrap();
-            let is_bad = token.starts_with("Bearer bad");
-            if is_bad { StatusCode::UNAUTHORIZED } else { StatusCode::IM_A_TEAPOT }
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v", listener.local_addr().unwrap()).parse().unwrap();
-        let app = axum::Router::new().route("/v", get(verify));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-        let calls = Arc::new(crate::credential::Free);
-        let permits = Permits { calls, credential: "reader".into() };
-        let supply = Supply::new(
-            &"reader".into(),
-            secrets.watch(&"file:/nowhere".parse().unwrap()),
-            Box::new(fake),
-            Some(Verifier::new(http, url, permits)),
-        );
-        let mut bench = Self { store, supply, _tasks: tasks };
+        let stored = secrets.watch(&"file:/nowhere".parse().unwrap());
+        let (supply, _tasks) = supplied(fake, stored).await;
+        let mut bench = Self { store, supply, _tasks };
         assert_eq!(bench.mint(Reason::Initial).await, Ok("one".to_owned()));
         bench
     }
@@ -145,10 +154,7 @@ impl Bench {
     }
 
     async fn mint(&mut self, reason: Reason) -> Result<String, &'static str> {
-        match self.supply.mint(reason, true).await {
-            Ok(minted) => Ok(minted.value.expose_str().unwrap().to_owned()),
-            Err(error) => Err(error.kind()),
-        }
+        minted(&mut self.supply, reason).await
     }
 
     async fn check(&mut self, reason: Reason, want: Result<&str, &'static str>) {
@@ -270,4 +276,80 @@ async fn what_was_read_renewed_and_turned_down_is_in_no_debug_output() {
         assert!(told.contains("Supply"), "{told}");
         assert!(!told.contains("s3cr3t"), "{told}");
     }
+}
+
+/// Two files: a secret and its fallback.
+struct Two {
+    dir: tempfile::TempDir,
+    secrets: Secrets,
+    supply: Supply,
+    _tasks: JoinSet<()>,
+}
+
+impl Two {
+    async fn new(first: Option<&str>, other: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| format!("file:{}", dir.path().join(name).display()).parse().unwrap();
+        let (secrets, _watcher) = store::watched(Arc::new(FileStore));
+        let stored = secrets.watch(&at("first")).or(&at("other"));
+        let (supply, _tasks) = supplied(Fake::Key, stored).await;
+        let two = Self { dir, secrets, supply, _tasks };
+        two.write("first", first);
+        two.write("other", Some(other));
+        two
+    }
+
+    fn write(&self, name: &str, text: Option<&str>) {
+        let path = self.dir.path().join(name);
+        match text {
+            Some(text) => std::fs::write(path, text).unwrap(),
+            None => drop(std::fs::remove_file(path)),
+        }
+    }
+
+    /// What is minted, whether the fallback is told to be used, and whether it is looked at.
+    async fn check(&mut self, reason: Reason, want: Result<&str, &'static str>, is_used: bool) {
+        let got = minted(&mut self.supply, reason).await;
+        assert_eq!(got, want.map(str::to_owned), "{reason:?}");
+        let reports = self.secrets.report();
+        let of = |name: &str| reports.iter().find(|one| one.secret.ends_with(name)).unwrap();
+        assert_eq!(of("first").fallback, Some(is_used), "{reason:?} {reports:?}");
+        assert_eq!(of("other").age_seconds.is_some(), is_used, "{reason:?} {reports:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_stays_in_use_and_is_followed_while_the_first_secret_is_rejected() {
+    let mut two = Two::new(None, "two").await;
+    two.check(Reason::Initial, Ok("two"), true).await;
+    two.write("first", Some("bad"));
+    two.check(Reason::Changed, Err("rejected_secret"), true).await;
+    let told = two.secrets.report();
+    assert!(told.iter().any(|one| one.problem.as_deref() == Some("rejected")), "{told:?}");
+    two.check(Reason::Retry, Ok("two"), true).await;
+    two.write("other", Some("three"));
+    two.check(Reason::Changed, Ok("three"), true).await;
+    two.write("other", Some("four"));
+    two.check(Reason::Rejected, Ok("four"), true).await;
+    // Nothing newer there: the one that was turned down is tried once more, and when somebody asks.
+    two.check(Reason::Rejected, Err("rejected_secret"), true).await;
+    two.check(Reason::Asked, Err("rejected_secret"), true).await;
+    two.check(Reason::Scheduled, Ok("four"), true).await;
+    two.write("first", Some("one"));
+    two.check(Reason::Changed, Ok("one"), false).await;
+}
+
+#[tokio::test]
+async fn a_fallback_that_is_rejected_never_replaces_a_first_secret_that_works() {
+    let mut two = Two::new(Some("one"), "bad").await;
+    two.check(Reason::Initial, Ok("one"), false).await;
+    two.write("first", None);
+    two.check(Reason::Rejected, Err("rejected_secret"), false).await;
+    two.write("first", Some("one"));
+    two.check(Reason::Retry, Ok("one"), false).await;
+    two.write("first", None);
+    two.write("other", Some("two"));
+    two.check(Reason::Rejected, Ok("two"), true).await;
+    two.write("first", Some("three"));
+    two.check(Reason::Changed, Ok("three"), false).await;
 }

@@ -19,7 +19,7 @@ pub(super) struct Entry {
     at: SecretRef,
     /// Whether it may have several lines.
     pub(super) is_document: bool,
-    known: Mutex<Known>,
+    pub(super) known: Mutex<Known>,
     /// One look at a time: whoever comes second looks at what the first found.
     looking: tokio::sync::Mutex<()>,
     wake: Notify,
@@ -46,38 +46,12 @@ impl Entry {
             age_seconds: seen_at.map(|at| at.elapsed().as_secs()),
             missing: known.problem.as_ref().is_some_and(|problem| problem.is_missing),
             fallback: known.replaced,
-            problem: known.problem.as_ref().map(|problem| problem.kind.to_owned()),
+            problem: match (&known.problem, &known.refused) {
+                (Some(problem), _) => Some(problem.kind.to_owned()),
+                (None, Some(_refused)) => Some("rejected".to_owned()),
+                (None, None) => None,
+            },
         }
-    }
-
-    /// Another secret can be used in its place.
-    pub(super) fn has_fallback(&self) {
-        self.known.lock().replaced = Some(false);
-    }
-
-    /// It cannot be read, and its fallback is used until it can; whatever is found then is news. Gives
-    /// whether it is so only from now on.
-    pub(super) fn stand_back(&self, stores: &dyn SecretStore, error: &StoreError) -> bool {
-        {
-            let mut known = self.known.lock();
-            (known.used, known.noticed) = (None, None);
-            if known.replaced.replace(true) == Some(true) {
-                return false;
-            }
-        }
-        // Until now, who wanted it tried by itself.
-        self.plan(stores, Some(error));
-        true
-    }
-
-    /// Nobody uses it any more, so it is not looked at: each look may be billed.
-    pub(super) fn rest(&self) {
-        *self.known.lock() = Known::new();
-    }
-
-    /// Whether its fallback is used in its place.
-    pub(super) fn is_replaced(&self) -> bool {
-        self.known.lock().replaced == Some(true)
     }
 
     pub(super) const fn at(&self) -> &SecretRef {
@@ -107,6 +81,7 @@ impl Entry {
     /// Asks the store for its user. What it finds is what the user has from then on.
     pub(super) async fn read(&self, stores: &dyn SecretStore) -> Result<SecretVersion, StoreError> {
         let _looking = self.looking.lock().await;
+        self.known.lock().is_resting = false;
         let is_polled = stores.poll(&self.at).is_some();
         if !is_polled {
             // What is noticed from here on may be newer than what is read. A read that fails is
@@ -130,10 +105,16 @@ impl Entry {
     /// Looks whether there is another value, and wakes the user if so.
     pub(super) async fn look(&self, stores: &dyn SecretStore) {
         let _looking = self.looking.lock().await;
+        if self.known.lock().is_resting {
+            return;
+        }
         let poll = stores.poll(&self.at);
         // Whatever becomes of this look, there is a next one.
         self.known.lock().due = poll.map(|poll| Instant::now() + poll);
         let found = if poll.is_some() { self.see(stores).await } else { self.fetch(stores).await };
+        if self.known.lock().is_resting {
+            return self.rest();
+        }
         self.plan(stores, found.as_ref().err());
         match found {
             Ok(found) => self.notice(found),
@@ -200,18 +181,19 @@ impl Entry {
             Some(error) => {
                 let wait = known.backoff.next_wait();
                 let wait = error.retry_after().map_or(wait, |least| wait.max(least));
-                let is_used = known.used.is_some() || known.replaced == Some(true);
-                poll.filter(|_| is_used).map(|_| wait)
+                poll.map(|_| wait)
             }
         };
-        known.due = wait.map(|wait| now + wait);
+        known.next = wait.map(|wait| now + wait);
+        // Who has not read it yet tries by itself.
+        let is_used = known.used.is_some() || known.replaced == Some(true);
+        known.due = known.next.filter(|_| is_used || error.is_none());
     }
 
     /// The user has this one.
     pub(super) fn take_up(&self, version: &SecretVersion) {
         let mut known = self.known.lock();
         known.used = Some(version.clone());
-        known.replaced = known.replaced.map(|_| false);
         if known.noticed.as_ref().is_some_and(|noticed| noticed.value == version.value) {
             known.noticed = None;
         }
@@ -242,7 +224,14 @@ impl Entry {
         let is_told = known.problem.replace(problem).is_some_and(|before| before.kind == kind);
         if known.used.is_some() && !is_told {
             let cause = error_chain(error);
-            tracing::warn!(cause, "a secret in use cannot be read; what was read before is kept");
+            if known.replaced.is_some() {
+                tracing::warn!(cause, "a secret that has a fallback cannot be read");
+            } else {
+                tracing::warn!(
+                    cause,
+                    "a secret in use cannot be read; what was read before is kept"
+                );
+            }
         }
     }
 

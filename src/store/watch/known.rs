@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::super::{SecretVersion, Version};
 use crate::backoff::Backoff;
+use crate::secret::SecretValue;
 
 pub(super) struct Known {
     /// What the user read last.
@@ -18,10 +19,16 @@ pub(super) struct Known {
     pub(super) problem: Option<Problem>,
     /// Whether its fallback is used in its place; `None`: it has none.
     pub(super) replaced: Option<bool>,
+    /// A value of its own that was turned down while its fallback is used.
+    pub(super) refused: Option<SecretValue>,
+    /// Nobody uses it: what is found there is not kept.
+    pub(super) is_resting: bool,
     /// When the store last said what is there.
     pub(super) seen_at: Option<Instant>,
     /// When to look again. `None`: nobody has read it yet, and who wants it tries by itself.
     pub(super) due: Option<Instant>,
+    /// The same, if it came to be used.
+    pub(super) next: Option<Instant>,
     pub(super) backoff: Backoff,
 }
 
@@ -39,8 +46,11 @@ impl Known {
             older: None,
             problem: None,
             replaced: None,
+            refused: None,
+            is_resting: false,
             seen_at: None,
             due: None,
+            next: None,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
         }
     }

@@ -4,6 +4,7 @@
 //! neither does one that is gone or half there. What was read stays in use.
 
 mod entry;
+mod fallback;
 mod known;
 mod report;
 mod watcher;
@@ -20,7 +21,6 @@ pub use watcher::SecretWatcher;
 use super::{Claim, SecretStore, SecretVersion, StoreError};
 use crate::files::Folders;
 use crate::secret::{SecretRef, SecretValue};
-use crate::telemetry::error_chain;
 use entry::Entry;
 
 /// The stores, and the list of what is watched in them. Cloning shares both.
@@ -97,69 +97,10 @@ impl Secrets {
 }
 
 impl SecretWatch {
-    /// With another secret of the same kind, which is used while the first cannot be read.
-    #[must_use]
-    pub fn or(self, fallback: &SecretRef) -> Self {
-        let fallback = self.secrets.watch_as(fallback, self.entry.is_document).entry;
-        self.entry.has_fallback();
-        Self { fallback: Some(fallback), ..self }
-    }
-
     /// Which secret.
     #[must_use]
     pub fn at(&self) -> &SecretRef {
         self.entry.at()
-    }
-
-    /// Asks the store. From then on another value than this one is a change.
-    ///
-    /// # Errors
-    /// As [`SecretStore::read`].
-    pub async fn read(&self) -> Result<SecretVersion, StoreError> {
-        let stores = &*self.secrets.stores;
-        let was_replaced = self.entry.is_replaced();
-        let mut found = self.entry.read(stores).await;
-        match (&found, &self.fallback) {
-            (Err(error), Some(fallback)) => {
-                if let Ok(other) = fallback.read(stores).await {
-                    if self.entry.stand_back(stores, error) {
-                        let (secret, cause) = (self.at(), error_chain(error));
-                        tracing::warn!(%secret, cause, "a secret cannot be read; its fallback is used");
-                    }
-                    found = Ok(other);
-                }
-            }
-            (Ok(_), Some(fallback)) if was_replaced => self.stand_in(fallback),
-            _ => {}
-        }
-        self.secrets.planned.notify_one();
-        found
-    }
-
-    /// As [`Self::read`], but of a store that is looked at from time to time what the last look
-    /// found, if there is something: the store may be down, or bill each look.
-    ///
-    /// # Errors
-    /// As [`SecretStore::read`].
-    pub async fn recall(&self) -> Result<SecretVersion, StoreError> {
-        let is_polled = self.secrets.stores.poll(self.at()).is_some();
-        match self.entry.known().filter(|_| is_polled) {
-            Some(known) => {
-                let was_replaced = self.entry.is_replaced();
-                self.entry.take_up(&known);
-                if let Some(fallback) = self.fallback.as_ref().filter(|_| was_replaced) {
-                    self.stand_in(fallback);
-                }
-                Ok(known)
-            }
-            None => self.read().await,
-        }
-    }
-
-    /// The first secret is used again.
-    fn stand_in(&self, fallback: &Entry) {
-        fallback.rest();
-        tracing::info!(secret = %self.at(), "the secret can be read again; its fallback is not used");
     }
 
     /// Claims what was read as `old`, as [`SecretStore::claim`] does; that is no change.
@@ -202,17 +143,6 @@ impl SecretWatch {
     pub fn heed(&self) {
         if let Some(known) = self.entry.known() {
             self.entry.take_up(&known);
-        }
-    }
-
-    /// Waits until there is another value than was read last. Cancel-safe.
-    pub async fn changed(&self) {
-        match &self.fallback {
-            Some(fallback) if self.entry.is_replaced() => tokio::select! {
-                () = self.entry.changed() => {}
-                () = fallback.changed() => {}
-            },
-            _ => self.entry.changed().await,
         }
     }
 }

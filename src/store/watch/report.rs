@@ -52,9 +52,13 @@ impl Secrets {
         }
         shown.clear();
         for report in &reports {
-            if let Some(age) = report.age_seconds {
-                let age = i64::try_from(age).unwrap_or(i64::MAX);
-                metrics.secret_age.with_label_values(&[&report.secret]).set(age);
+            match report.age_seconds {
+                Some(age) => {
+                    let age = i64::try_from(age).unwrap_or(i64::MAX);
+                    metrics.secret_age.with_label_values(&[&report.secret]).set(age);
+                }
+                // A fallback that is not used.
+                None => drop(metrics.secret_age.remove_label_values(&[&report.secret])),
             }
             let missing = i64::from(report.missing);
             metrics.secret_missing.with_label_values(&[&report.secret]).set(missing);

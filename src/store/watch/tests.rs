@@ -374,12 +374,16 @@ async fn the_first_secret_takes_over_from_its_fallback_as_soon_as_it_can_be_read
     tasks.spawn(watcher.run());
     for turn in ["a", "b"] {
         *first.0.0.lock() = None;
-        assert_eq!(watch.read().await.unwrap().value.expose_str(), Some("other"), "{turn}");
+        let other = watch.read().await.unwrap().value;
+        assert_eq!(other.expose_str(), Some("other"), "{turn}");
+        watch.accepted(&other);
         assert!(secrets.report().iter().any(|report| report.fallback == Some(true)), "{turn}");
         // Also when it is what it was before.
         *first.0.0.lock() = Some("a");
         timeout(Duration::from_secs(61), watch.changed()).await.unwrap();
-        assert_eq!(watch.recall().await.unwrap().value.expose_str(), Some("a"), "{turn}");
+        let first = watch.recall().await.unwrap().value;
+        assert_eq!(first.expose_str(), Some("a"), "{turn}");
+        watch.accepted(&first);
         let reports = secrets.report();
         assert!(reports.iter().all(|report| report.fallback != Some(true)), "{turn}");
         let other = reports.iter().find(|report| report.secret.starts_with("file")).unwrap();
@@ -409,4 +413,41 @@ impl SecretStore for Both {
             _ => self.0.poll(at),
         }
     }
+}
+
+/// A store that answers once it is let.
+#[derive(Debug)]
+struct Slow(tokio::sync::Semaphore);
+
+#[async_trait]
+impl SecretStore for Slow {
+    async fn read(&self, _at: &SecretRef) -> Result<SecretVersion, StoreError> {
+        self.0.acquire().await.unwrap().forget();
+        let value = SecretValue::for_header("a".into()).unwrap();
+        Ok(SecretVersion { value, version: None })
+    }
+
+    fn poll(&self, _at: &SecretRef) -> Option<Duration> {
+        Some(POLL)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_is_not_used_any_more_is_not_looked_at_whatever_was_under_way() {
+    let store = Slow(tokio::sync::Semaphore::new(1));
+    let entry = Entry::new(&"aws:a".parse().unwrap(), false);
+    entry.read(&store).await.unwrap();
+    assert!(entry.due().is_some() && entry.report().age_seconds.is_some());
+    let rested = async {
+        tokio::task::yield_now().await;
+        entry.rest();
+        store.0.add_permits(1);
+    };
+    tokio::join!(entry.look(&store), rested);
+    assert_eq!((entry.due(), entry.report().age_seconds), (None, None));
+    assert_eq!(store.0.available_permits(), 0, "the look was under way");
+    entry.look(&store).await;
+    store.0.add_permits(1);
+    entry.read(&store).await.unwrap();
+    assert!(entry.due().is_some(), "until it is used again");
 }
