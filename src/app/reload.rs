@@ -25,6 +25,7 @@ use crate::credential::{self, Issuers, Registry};
 use crate::identity::IdentityKeeper;
 use crate::proxy::{Certificates, Live, Snapshot};
 use crate::secret::SecretValue;
+use crate::shaping::Shaper;
 use crate::store::{Secrets, Stores};
 use crate::telemetry::{Metrics, error_chain};
 use crate::webhook::Webhooks;
@@ -202,6 +203,7 @@ impl Reloading {
         for name in gone {
             self.metrics.forget_credential(&name);
         }
+        Shaper::forget_gauges(&before.config, &self.live.load().config, &self.metrics);
         self.state.send_replace(ReloadState { needs_restart: restart, ..ReloadState::new() });
         tracing::info!("the configuration was reloaded");
         Outcome::Applied

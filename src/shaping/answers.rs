@@ -97,7 +97,11 @@ fn config_line(quota: &str, lesson: Lesson, share: f64) -> String {
         Lesson::Burst(burst) => format!("burst: {}", (f64::from(burst) / share).ceil()),
         Lesson::Paced => "share: 1/2".to_owned(),
         Lesson::Limit(kept, limit) => {
-            format!("share: {:.3}", f64::from(kept) / f64::from(limit) * share)
+            let share = f64::from(kept) / f64::from(limit) * share;
+            // Three digits that say something.
+            let digits = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6].into_iter();
+            let digits = 3 + digits.filter(|least| share < *least).count();
+            format!("share: {share:.digits$}")
         }
     };
     format!("quotas.{quota}.{line}")

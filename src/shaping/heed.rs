@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::learn::{Cause, Lesson};
 use super::learner::Refused;
-use super::pace::Terms;
+use super::pace::{Pace, Start};
 use super::pause::Throttle;
 use super::schedule::Schedule;
 use super::told::Told;
@@ -91,7 +91,10 @@ impl Schedule {
     /// others.
     pub fn answered(&mut self, number: u64, now: Duration) -> bool {
         if self.learner.recover(now) {
-            self.renew(self.learner.terms(), now);
+            // A lesson of the first limit's alone.
+            let history = self.pace.history(now);
+            self.pace = Pace::new(self.learner.terms(), Start::Idle, now);
+            self.pace.recall(&history, now);
         }
         self.pause.answered(number)
     }
@@ -107,21 +110,16 @@ impl Schedule {
         self.pace.forget();
         let terms = self.learner.forget();
         if terms != self.pace.terms() {
-            self.renew(terms, now);
+            let also = self.also.as_ref().map(|also| (also.limit, also.window));
+            self.rebuild(terms, also, now);
         }
-    }
-
-    /// Goes on under terms that may be more generous.
-    fn renew(&mut self, terms: Terms, now: Duration) {
-        let also = self.also.as_ref().map(|also| (also.limit, also.window));
-        self.rebuild(terms, also, now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shaping::pace::Start;
+    use crate::shaping::pace::Terms;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)

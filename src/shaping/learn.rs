@@ -21,8 +21,10 @@ const BACK_OFF: u32 = 85;
 const LIMIT_MIN: u32 = 10;
 /// What is given back of it, in percent of what is configured.
 const GIVE_BACK: u32 = 5;
-/// In so many windows without a refusal.
+/// In so many windows without such a refusal,
 const QUIET: u32 = 10;
+/// and in no less than this.
+const QUIET_MIN: Duration = Duration::from_secs(600);
 
 /// Why the upstream refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +179,8 @@ impl Lessons {
     /// whether there was something to give back.
     pub fn recover(&mut self, now: Duration, window: Duration) -> bool {
         let Some((Lesson::Limit(kept, limit), at)) = self.paced else { return false };
-        let quiet = now.saturating_sub(at).as_nanos() / (window * QUIET).as_nanos().max(1);
+        let quiet = now.saturating_sub(at).as_nanos();
+        let quiet = quiet / window.saturating_mul(QUIET).max(QUIET_MIN).as_nanos();
         let steps = u32::try_from(quiet).unwrap_or(u32::MAX);
         if steps == 0 {
             return false;
@@ -287,6 +290,11 @@ mod tests {
         assert_eq!(limit(&lessons), 95);
         assert!(lessons.recover(ms(600_001 + 17 * 600_000), window));
         assert_eq!((limit(&lessons), lessons.iter().count()), (100, 0), "nothing is left of it");
+        refused(&mut lessons, ms(0));
+        refused(&mut lessons, ms(0));
+        let second = ms(1000);
+        assert!(!lessons.recover(ms(599_999), second), "a second's windows are no reason to hurry");
+        assert!(lessons.recover(ms(600_000), second));
     }
 
     #[test]

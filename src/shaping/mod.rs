@@ -22,7 +22,7 @@ mod report;
 mod lines;
 mod turns;
 mod outlook;
-mod throttled;
+mod throttles;
 mod shadow;
 mod quota;
 mod shadowed;
@@ -200,6 +200,23 @@ impl Shaper {
     pub fn forget(&self, name: &str) -> bool {
         let shaped = self.quotas.get(name);
         shaped.inspect(|shaped| shaped.quota.forget()).is_some()
+    }
+
+    /// Takes the gauges away of what this configuration had and the next one has not.
+    pub fn forget_gauges(before: &Config, now: &Config, metrics: &Metrics) {
+        let is_shaped = |config: &Config, name: &str| {
+            config.quotas.get(name).is_some_and(|quota| quota.limit.is_some())
+        };
+        for name in before.quotas.keys() {
+            let stays = is_shaped(now, name);
+            if !stays {
+                metrics.forget_quota(name);
+            }
+            let is_there = |tenant: &str| stays && now.tenants.iter().any(|t| *t.name == *tenant);
+            for tenant in before.tenants.iter().filter(|tenant| !is_there(&tenant.name)) {
+                metrics.quotas.forget_tenant(name, &tenant.name);
+            }
+        }
     }
 
     /// Brings the gauges up to date that change without a call.

@@ -94,10 +94,7 @@ impl Quota {
             let now = Instant::now();
             let asked = self.lock().own_step(self.since(now), self.since(deadline));
             match asked {
-                OwnStep::Leave(charge) => {
-                    self.more_in_shadow(1);
-                    return Ok(charge);
-                }
+                OwnStep::Leave(charge) => return Ok(charge),
                 OwnStep::Refuse(refusal) => return Err(refusal),
                 OwnStep::Later(at) => tokio::time::sleep_until(self.began_at + at).await,
             }
@@ -129,6 +126,7 @@ impl Quota {
         turns.schedule.landed(charge, now);
         turns.keep(now);
         drop(turns);
+        self.more_in_shadow(1);
         self.metrics.quota_sent.with_label_values(&[&*self.name]).inc();
     }
 }

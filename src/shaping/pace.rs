@@ -121,8 +121,10 @@ impl Pace {
         self.clear_at = self.repaid(self.clear_at, &[sent], now).max(self.clear_at);
     }
 
-    /// Owes what was sent within two windows, and nothing for what was sent before.
-    pub fn recount(&mut self, now: Duration) {
+    /// A request leaves that was not held back: what was sent within two windows is owed from then on,
+    /// and nothing for what was sent before.
+    pub fn leave(&mut self, now: Duration) {
+        self.envelope.count(now);
         let sent = self.envelope.sent(now);
         self.clear_at = self.repaid(Duration::ZERO, &sent, now);
     }

@@ -77,7 +77,10 @@ impl Place {
                 retaken |= is_late;
                 continue;
             }
-            if turn.sent.replace((taken.charge.number, now)).is_some() {
+            if turn.sent.replace((taken.charge.number, now)).is_none() {
+                let by = deadline.min(turn.arrived_at + turn.wait_max);
+                turn.quota.leaves_in_shadow(&turn.line, by);
+            } else {
                 turn.quota.more_in_shadow(1);
             }
             let waited = now.saturating_duration_since(turn.arrived_at);

@@ -18,7 +18,7 @@ use super::report::QuotaReport;
 use super::schedule::Schedule;
 use super::shadow::Shadow;
 use super::state_file::StateFile;
-use super::throttled::Throttled;
+use super::throttles::ThrottleCounts;
 use super::turns::{Request, Step, Taken, Turns};
 use crate::config::model::Tenant;
 use crate::telemetry::Metrics;
@@ -32,7 +32,7 @@ pub(super) struct Quota {
     /// What would become of calls, where they are not held back.
     pub(super) shadow: Mutex<Option<Shadow>>,
     /// Answers 429 of the upstream's.
-    pub(super) throttled: Throttled,
+    pub(super) throttled: ThrottleCounts,
     pub(super) metrics: Metrics,
 }
 
@@ -46,7 +46,7 @@ impl Quota {
     ) -> Self {
         let turns = Mutex::new(Turns::new(schedule));
         let (shadow, throttled, metrics) =
-            (Mutex::default(), Throttled::default(), metrics.clone());
+            (Mutex::default(), ThrottleCounts::default(), metrics.clone());
         Self { name: name.into(), began_at, turns, shadow, throttled, metrics }
     }
 
@@ -101,7 +101,6 @@ impl Quota {
     ) -> Result<(), Refusal> {
         let now = self.since(Instant::now());
         let request = Request { line, ticket, deadline: self.since(deadline) };
-        self.arrives_in_shadow(line, request.deadline);
         self.lock().foresee(request, now)
     }
 

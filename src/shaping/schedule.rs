@@ -84,10 +84,7 @@ impl Schedule {
 
     /// Whether anything is held back from now on. What was sent while nothing was counts as far back
     /// as a limiter remembers it.
-    pub fn keep(&mut self, is_kept: bool, now: Duration) {
-        if is_kept && !self.is_kept {
-            self.pace.recount(now);
-        }
+    pub const fn keep(&mut self, is_kept: bool) {
         self.is_kept = is_kept;
     }
 
@@ -152,7 +149,7 @@ impl Schedule {
         if self.is_kept {
             self.pace.charge(now);
         } else {
-            self.pace.add(1, now);
+            self.pace.leave(now);
         }
         self.charges += 1;
         self.pause.sent(self.charges, now);

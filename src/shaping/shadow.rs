@@ -75,7 +75,7 @@ impl Waiting {
 impl Shadow {
     /// Goes on from `schedule`, as if that were kept from now on.
     pub(super) fn new(mut schedule: Schedule, now: Duration) -> Self {
-        schedule.keep(true, now);
+        schedule.keep(true);
         let (turns, counts) = (Turns::new(schedule), Counts::default());
         let (deadlines, outcomes) = (BTreeMap::new(), Vec::new());
         Self { turns, deadlines, at: now, began_at: now, counts, outcomes }

@@ -21,13 +21,13 @@ impl Quota {
         let mut turns = self.lock();
         let mut shadow = self.shadow();
         if is_held {
-            turns.schedule.keep(true, now);
+            turns.schedule.keep(true);
             *shadow = None;
             return;
         }
         let shadow = shadow.get_or_insert_with(|| Shadow::new(turns.schedule.clone(), now));
         shadow.arrange(tenants, length_max, now);
-        turns.schedule.keep(false, now);
+        turns.schedule.keep(false);
         turns.everybody().for_each(|woken| woken.notify_one());
     }
 
@@ -36,8 +36,10 @@ impl Quota {
         self.lock().schedule.is_kept()
     }
 
-    /// A call arrives that is not held back.
-    pub(super) fn arrives_in_shadow(&self, line: &Line, deadline: Duration) {
+    /// A call leaves that was not held back: it would have come just now, to leave by `deadline`. One
+    /// that never leaves, for want of a token or a connection, is none.
+    pub(super) fn leaves_in_shadow(&self, line: &Line, deadline: Instant) {
+        let deadline = self.since(deadline);
         self.in_shadow(|shadow, now| shadow.arrive(&line.name, deadline, now));
     }
 

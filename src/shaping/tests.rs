@@ -829,3 +829,106 @@ async fn a_limit_that_is_lower_than_configured_is_kept_to_and_told_with_the_shar
     assert!(shaper.forget("q"));
     assert_eq!((told(&shaper), interval()), (None, configured));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_never_leaves_is_no_call_in_shadow_and_nothing_is_counted_twice() {
+    let shadowed = config("limit: 61/min", &[""], "shaping: {shadow: true}\n");
+    let shaper = shaper_of(&shadowed);
+    let counts = || {
+        let told = shaper.report(&shadowed)[0].shadow.clone().unwrap();
+        [told.at_once, told.would_wait, told.would_refuse, told.waiting as u64]
+    };
+    // Without a token, or without a connection.
+    for _ in 0..100 {
+        drop(placed(&shaper).await);
+        placed(&shaper).await.ready(Instant::now() + s(30)).await.unwrap();
+    }
+    for _ in 0..30 {
+        let own = shaper.own_call(Some("q"), Instant::now()).await.unwrap().unwrap();
+        own.give_back();
+    }
+    assert_eq!(counts(), [0; 4]);
+    // A key that came late asks for a second place.
+    drop(placed(&shaper).await);
+    let mut place = departed(&shaper).await;
+    assert_eq!(counts(), [1, 0, 0, 0]);
+    // It is sent again: no other call, and room for one less.
+    let _sent = place.depart(Instant::now() + s(30)).await.unwrap();
+    let own = shaper.own_call(Some("q"), Instant::now()).await.unwrap().unwrap();
+    own.answered();
+    assert_eq!(counts(), [1, 0, 0, 0]);
+    let _next = departed(&shaper).await;
+    assert_eq!(counts(), [1, 0, 0, 1]);
+    tokio::time::advance(s(4)).await;
+    assert_eq!(counts(), [1, 1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_when_shadow_comes_are_counted_too() {
+    let metrics = Metrics::new().unwrap();
+    let kept = config("limit: 61/min", &[""], "");
+    let shadowed = config("limit: 61/min", &[""], "shaping: {shadow: true}\n");
+    let first = Arc::new(Shaper::begin(&kept, &metrics, None));
+    call(Arc::clone(&first), 0).await.unwrap();
+    let mut waiting = JoinSet::new();
+    for _ in 0..5 {
+        waiting.spawn(call(Arc::clone(&first), 0));
+    }
+    settle().await;
+    let second = Arc::new(first.renewed(&kept, &shadowed, &metrics));
+    assert!(waiting.join_all().await.iter().all(Result::is_ok));
+    tokio::time::advance(s(30)).await;
+    let told = second.report(&shadowed)[0].shadow.clone().unwrap();
+    assert_eq!((told.at_once, told.would_wait, told.would_refuse), (0, 5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_out_of_shadow_holds_back_for_what_was_overdrawn_of_late_and_no_more() {
+    let machine = Machine::new();
+    let mut shadowed = machine.config("limit: 60/min");
+    shadowed.shaping.shadow = true;
+    // Sixty a minute is a little more than the pace, which gives a sixtieth away.
+    for (pause, silence) in [(s(1), s(0)..s(10)), (Duration::from_millis(500), s(100)..s(125))] {
+        let shaper =
+            Arc::new(Shaper::begin(&shadowed, &Metrics::new().unwrap(), Some(machine.boot)));
+        for _ in 0..9000 {
+            call(Arc::clone(&shaper), 0).await.unwrap();
+            tokio::time::advance(pause).await;
+        }
+        drop(shaper);
+        let kept = machine.start("limit: 60/min");
+        let marks = kept.quotas.get("q").unwrap().quota.history().marks;
+        let left = marks.clear_at.saturating_sub(Instant::now() - machine.boot.at);
+        assert!(silence.contains(&left), "{pause:?}: {left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gauges_of_what_is_no_longer_configured_are_gone() {
+    let metrics = Metrics::new().unwrap();
+    let before = config("limit: 61/min", &["", ""], "");
+    let shaper = Arc::new(Shaper::begin(&before, &metrics, None));
+    let mut calls = JoinSet::new();
+    for tenant in [0, 0, 1] {
+        calls.spawn(call(Arc::clone(&shaper), tenant));
+        settle().await;
+    }
+    shaper.observe();
+    drop(calls.join_all().await);
+    let gauge = |text: &str| {
+        let all = metrics.render().unwrap();
+        all.lines().any(|line| line.starts_with(&format!("datapulse_sidecar_{text}")))
+    };
+    let tenants = [0, 1].map(|tenant| format!("queue_waiting{{quota=\"q\",tenant=\"t{tenant}\"}}"));
+    assert!(tenants.iter().all(|tenant| gauge(tenant)));
+    let after = config("limit: 61/min", &[""], "");
+    Shaper::forget_gauges(&before, &after, &metrics);
+    assert_eq!([gauge(&tenants[0]), gauge(&tenants[1])], [true, false]);
+    assert!(gauge("quota_limit{quota=\"q\"}"));
+    Shaper::forget_gauges(&after, &config("limit: unlimited", &[""], ""), &metrics);
+    for name in ["quota_limit", "quota_used_ratio", "queue_depth", "queue_waiting", "quota_lessons"]
+    {
+        assert!(!gauge(&format!("{name}{{quota=\"q\"")), "{name}");
+    }
+    assert!(gauge("quota_sent_total{quota=\"q\"} 3"), "counts stay");
+}

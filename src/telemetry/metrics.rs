@@ -183,6 +183,15 @@ impl Metrics {
         by_label(&self.webhook_deliveries, ("endpoint", endpoint), "outcome")
     }
 
+    /// A quota is no longer configured: its gauges go, its counts stay.
+    pub fn forget_quota(&self, name: &str) {
+        let QuotaMetrics { paused, foreign, lessons, .. } = &self.quotas;
+        for gauge in [&self.queue_depth, &self.quota_limit, paused, foreign, lessons] {
+            drop(gauge.remove_label_values(&[name]));
+        }
+        drop(self.quota_used_ratio.remove_label_values(&[name]));
+    }
+
     /// Everything in the Prometheus text format, version 0.0.4.
     ///
     /// # Errors

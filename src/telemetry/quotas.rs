@@ -28,6 +28,12 @@ impl std::fmt::Debug for QuotaMetrics {
 }
 
 impl QuotaMetrics {
+    /// Nobody of this tenant's waits for this quota any more: one of the two is no longer configured.
+    pub fn forget_tenant(&self, quota: &str, tenant: &str) {
+        // What was never set cannot be removed.
+        drop(self.waiting.remove_label_values(&[quota, tenant]));
+    }
+
     pub(super) fn new(family: &Families) -> Result<Self, prometheus::Error> {
         let quota = ["quota"];
         Ok(Self {

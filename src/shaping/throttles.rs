@@ -7,9 +7,9 @@ use super::learn::Cause;
 
 /// Answers 429 of the upstream's, by their cause.
 #[derive(Debug, Default)]
-pub(super) struct Throttled([AtomicU64; Cause::ALL.len()]);
+pub(super) struct ThrottleCounts([AtomicU64; Cause::ALL.len()]);
 
-impl Throttled {
+impl ThrottleCounts {
     /// One more.
     pub(super) fn add(&self, cause: Cause) {
         self.each().filter(|(known, _)| *known == cause).for_each(|(_, count)| {
