@@ -1,10 +1,14 @@
 //! Adds to a list or a mapping inside a text: lines where it is a block, JSON where it stands in
 //! braces or brackets, as all of a JSON file does. Every other byte stays as it is.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
-use super::manifest::{Entry, Item, Node};
-use super::place::ManifestError;
+use super::manifest::{Entry, Item, ManifestError, Node};
+
+const MERGED: &str = "it is an alias, or merged with `<<`; write it out";
+const UNUSUAL: &str = "write its value below it, one key a line, or in braces";
 
 /// Entries of a mapping, or items of a list, as lines of a YAML block.
 pub(super) struct Part(pub(super) Vec<String>);
@@ -58,13 +62,13 @@ struct Edit {
 enum Style {
     /// Below the key.
     Block,
-    /// Below the key, once there is something: not at all, or as `{}`, `[]`, `null`, `~`. So many
-    /// bytes of the line are the key and its colon.
-    Empty(usize),
+    /// Below the key, once there is something: not at all, or as `{}`, `[]`, `null`, `~` in these
+    /// bytes, which make room.
+    Empty(Range<usize>),
     /// In braces or brackets, which open at this byte.
     Flow(usize),
-    /// Inside of braces, as `null`, which begins at this byte.
-    Null(usize),
+    /// Inside of braces, as `null` or `~` in these bytes.
+    Null(Range<usize>),
 }
 
 impl<'t> Editor<'t> {
@@ -90,34 +94,24 @@ impl<'t> Editor<'t> {
         key: &str,
         part: &Part,
     ) -> Result<(), ManifestError> {
-        let Node::Mapping(entries) = &parent.value else { return Err(no_place(parent)) };
-        let Some(entry) = parent.value.entry(key) else {
-            let column = entries.first().map_or(0, |entry| entry.column);
-            return self.add_new(parent, column, key, part);
+        let column = match &parent.value {
+            Node::Mapping(entries) if entries.iter().any(|entry| entry.key == "<<") => {
+                // What a merge key brings in would be lost behind a key of our own.
+                return Err(no_place(parent, MERGED));
+            }
+            Node::Mapping(entries) => entries.first().map(|entry| entry.column),
+            Node::Leaf(_) | Node::List(_) => None,
         };
-        let in_flow = matches!(self.style_of(parent)?, Style::Flow(_));
-        match self.style(entry, in_flow)? {
-            Style::Empty(keep) => self.add_lines(entry.line, Some(keep), entry.column + 2, part),
-            Style::Block => {
-                let column = self.first_column(entry)?;
-                self.add_lines(entry.line, None, column, part);
-            }
-            Style::Flow(at) => {
-                let json = part.json().ok_or_else(|| no_place(entry))?;
-                self.add_in_flow(at, json, entry);
-            }
-            Style::Null(at) => {
-                let json = part.json().ok_or_else(|| no_place(entry))?;
-                let is_list = part.0.first().is_some_and(|line| line.starts_with('-'));
-                let (open, close) = if is_list { ('[', ']') } else { ('{', '}') };
-                let added = format!("{open}{json}{close}");
-                self.edits.push(Edit { from: at, to: at + "null".len(), added });
-            }
-        }
-        Ok(())
+        let Some(entry) = parent.value.entry(key) else {
+            return self.add_in(parent, column, &part.under(key));
+        };
+        // The parent is not an alias, either.
+        self.style(parent)?;
+        let column = self.first_column(entry);
+        self.add_in(entry, column, part)
     }
 
-    /// Adds a key that `parent` does not have; its other keys stand in this column.
+    /// Adds a key that the mapping `parent` does not have; its other keys stand in this column.
     ///
     /// # Errors
     /// As [`Self::add_to`].
@@ -128,37 +122,60 @@ impl<'t> Editor<'t> {
         key: &str,
         part: &Part,
     ) -> Result<(), ManifestError> {
-        let part = part.under(key);
-        match self.style_of(parent)? {
-            Style::Block => self.add_lines(parent.line, None, column, &part),
-            Style::Flow(at) => {
-                let json = part.json().ok_or_else(|| no_place(parent))?;
-                self.add_in_flow(at, json, parent);
+        self.add_in(parent, Some(column), &part.under(key))
+    }
+
+    /// Adds to the value of `entry`; what is in it, if it is a block, stands in this column.
+    fn add_in(
+        &mut self,
+        entry: &Entry,
+        column: Option<usize>,
+        part: &Part,
+    ) -> Result<(), ManifestError> {
+        let json = || part.json().ok_or_else(|| no_place(entry, UNUSUAL));
+        match self.style(entry)? {
+            Style::Block => {
+                let column = column.ok_or_else(|| no_place(entry, UNUSUAL))?;
+                self.add_lines(entry.line, column, part);
             }
-            Style::Empty(_) | Style::Null(_) => return Err(no_place(parent)),
+            Style::Empty(room) => {
+                if !room.is_empty() && !self.edits.iter().any(|edit| edit.from == room.start) {
+                    self.edits.push(Edit { from: room.start, to: room.end, added: String::new() });
+                }
+                self.add_lines(entry.line, entry.column + 2, part);
+            }
+            Style::Flow(at) => {
+                let is_alone = is_nothing(&entry.value);
+                let mut json = json()?;
+                // What is added later at one place comes before it.
+                if !is_alone || self.edits.iter().any(|edit| edit.from == at + 1) {
+                    json.push_str(", ");
+                }
+                self.edits.push(Edit { from: at + 1, to: at + 1, added: json });
+            }
+            Style::Null(room) => {
+                let json = json()?;
+                let before = self.edits.iter_mut().find(|edit| edit.from == room.start);
+                if let Some(edit) = before {
+                    edit.added.insert_str(1, &format!("{json}, "));
+                } else {
+                    let is_list = part.0.first().is_some_and(|line| line.starts_with('-'));
+                    let (open, close) = if is_list { ('[', ']') } else { ('{', '}') };
+                    let added = format!("{open}{json}{close}");
+                    self.edits.push(Edit { from: room.start, to: room.end, added });
+                }
+            }
         }
         Ok(())
     }
 
-    /// How a mapping is written that keys are to be added to.
-    fn style_of(&self, parent: &Entry) -> Result<Style, ManifestError> {
-        match &parent.value {
-            // What a merge key brings in would be lost behind a key of our own.
-            Node::Mapping(entries) if !entries.iter().any(|entry| entry.key == "<<") => {
-                self.style(parent, false)
-            }
-            _ => Err(no_place(parent)),
-        }
-    }
-
     /// Where the children of a block stand: the first key, or the first dash.
-    fn first_column(&self, entry: &Entry) -> Result<usize, ManifestError> {
+    fn first_column(&self, entry: &Entry) -> Option<usize> {
         match &entry.value {
             Node::Mapping(entries) => entries.first().map(|first| first.column),
             Node::List(items) => items.first().and_then(|first| self.dash(entry.line, first)),
             Node::Leaf(_) => None,
         }
-        .ok_or_else(|| no_place(entry))
     }
 
     /// The column of the dash in front of an item: on its line, or alone on one before it.
@@ -172,71 +189,54 @@ impl<'t> Editor<'t> {
         alone.text.find('-')
     }
 
-    /// How the value of a key is written, unless nothing can be added to it. `in_flow`: the key
-    /// itself stands in braces.
-    fn style(&self, entry: &Entry, in_flow: bool) -> Result<Style, ManifestError> {
-        let is_nothing = match &entry.value {
-            Node::Leaf(text) => matches!(text.as_str(), "" | "null" | "~"),
-            Node::List(items) => items.is_empty(),
-            Node::Mapping(entries) => entries.is_empty(),
-        };
-        let value = entry.value_at.and_then(|at| Some((at, self.text.get(at..)?)));
-        if let Some((at, value)) = value {
-            let opens = value.starts_with(['{', '[']);
-            if opens && (in_flow || !is_nothing) {
-                return Ok(Style::Flow(at));
-            }
-            if in_flow && is_nothing && value.starts_with("null") {
-                return Ok(Style::Null(at));
-            }
+    /// How the value of a key is written, unless nothing can be added to it.
+    fn style(&self, entry: &Entry) -> Result<Style, ManifestError> {
+        let at = entry.value_at.ok_or_else(|| no_place(entry, MERGED))?;
+        let value = self.text.get(at..).unwrap_or_default();
+        let is_nothing = is_nothing(&entry.value);
+        if value.starts_with(['{', '[']) && (entry.in_flow || !is_nothing) {
+            return Ok(Style::Flow(at));
         }
-        if in_flow {
-            return Err(no_place(entry));
+        if !entry.in_flow {
+            return self.block_style(entry, is_nothing);
         }
-        self.block_style(entry, is_nothing)
+        let null = ["null", "~"].into_iter().find(|null| value.starts_with(null));
+        match null {
+            Some(null) if is_nothing => Ok(Style::Null(at..at + null.len())),
+            _ => Err(no_place(entry, UNUSUAL)),
+        }
     }
 
     fn block_style(&self, entry: &Entry, is_nothing: bool) -> Result<Style, ManifestError> {
-        let line = self.lines.get(entry.line).map(|line| line.text).unwrap_or_default();
-        let rest = line.get(entry.column..).unwrap_or_default();
-        let colon = rest.find(':').ok_or_else(|| no_place(entry))?;
-        let keep = entry.column + colon + 1;
-        let value = rest.get(colon + 1..).unwrap_or_default();
-        let value = value.split(" #").next().unwrap_or_default().trim();
+        let unusual = || no_place(entry, UNUSUAL);
+        let line = self.lines.get(entry.line).ok_or_else(unusual)?;
+        let rest = line.text.get(entry.column..).unwrap_or_default();
+        let (key, behind) = rest.split_once(':').ok_or_else(unusual)?;
+        let from = line.at + entry.column + key.len() + 1;
+        let space = behind.len() - behind.trim_start().len();
+        let value = behind.split(" #").next().unwrap_or_default().trim();
         match (is_nothing, value) {
-            (true, "" | "{}" | "[]" | "null" | "~") => Ok(Style::Empty(keep)),
+            (true, "") => Ok(Style::Empty(from..from)),
+            // A comment behind it stays.
+            (true, "{}" | "[]" | "null" | "~") => {
+                Ok(Style::Empty(from..from + space + value.len()))
+            }
             (false, "") => Ok(Style::Block),
             // A comment, an anchor or a tag may stand behind the colon.
             (false, value) if value.starts_with(['#', '&', '!']) && !value.contains(['{', '[']) => {
                 Ok(Style::Block)
             }
-            _ => Err(no_place(entry)),
+            _ => Err(unusual()),
         }
     }
 
-    /// Behind the brace or bracket that opens at this byte.
-    fn add_in_flow(&mut self, at: usize, mut json: String, entry: &Entry) {
-        let at = at + 1;
-        let is_alone = match &entry.value {
-            Node::Leaf(_) => true,
-            Node::List(items) => items.is_empty(),
-            Node::Mapping(entries) => entries.is_empty(),
-        };
-        // What is added later at one place comes before it.
-        if !is_alone || self.edits.iter().any(|edit| edit.from == at) {
-            json.push_str(", ");
-        }
-        self.edits.push(Edit { from: at, to: at, added: json });
-    }
-
-    /// Behind a line, of which only `keep` bytes stay where its value makes room.
-    fn add_lines(&mut self, line: usize, keep: Option<usize>, column: usize, part: &Part) {
+    /// Behind a line.
+    fn add_lines(&mut self, line: usize, column: usize, part: &Part) {
         let Some(line) = self.lines.get(line) else { return };
         let end = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
-        let to = line.at + line.text.len();
-        let from = keep.map_or(to, |keep| line.at + keep);
+        let at = line.at + line.text.len();
         let mut added = String::new();
-        if keep.is_some() || !line.text.ends_with('\n') {
+        if !line.text.ends_with('\n') {
             added.push_str(end);
         }
         for text in &part.0 {
@@ -246,7 +246,7 @@ impl<'t> Editor<'t> {
             }
             added.push_str(end);
         }
-        self.edits.push(Edit { from, to, added });
+        self.edits.push(Edit { from: at, to: at, added });
     }
 
     /// The text with everything that was added.
@@ -265,6 +265,14 @@ impl<'t> Editor<'t> {
     }
 }
 
-fn no_place(entry: &Entry) -> ManifestError {
-    ManifestError::NoPlace { line: entry.line + 1, key: entry.key.clone() }
+fn is_nothing(value: &Node) -> bool {
+    match value {
+        Node::Leaf(text) => matches!(text.as_str(), "" | "null" | "~"),
+        Node::List(items) => items.is_empty(),
+        Node::Mapping(entries) => entries.is_empty(),
+    }
+}
+
+fn no_place(entry: &Entry, why: &'static str) -> ManifestError {
+    ManifestError::NoPlace { line: entry.line + 1, key: entry.key.clone(), why }
 }

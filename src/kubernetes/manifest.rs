@@ -5,7 +5,8 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
+use thiserror::Error;
 
 /// Levels of nesting: those of schemas inside custom resource definitions come near half of it.
 const DEPTH_MAX: usize = 128;
@@ -13,6 +14,35 @@ const DEPTH_MAX: usize = 128;
 const NODES_MAX: usize = 5_000_000;
 /// Bytes of all values together, those that aliases repeat included.
 const SCALAR_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Why manifests were not changed. Nothing was written then.
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    /// The input is not YAML from here on: correct it.
+    #[error("line {0}: this is not YAML; look at the indentation, quotes and colons")]
+    NotYaml(u64),
+    /// There is no way to add to it: the sentence says how to write it.
+    #[error("line {line}: nothing can be added to `{key}`: {why}")]
+    NoPlace {
+        /// From 1.
+        line: usize,
+        /// The key whose value it is.
+        key: String,
+        /// What about it.
+        why: &'static str,
+    },
+    /// The pod would open the sidecar to others, or could not run it.
+    #[error("{workload}: {why}")]
+    Unfit {
+        /// Kind and name.
+        workload: String,
+        /// What to change.
+        why: &'static str,
+    },
+    /// What was written does not read as it was meant: a mistake of ours.
+    #[error("{0}: the result would not be what was meant; please report it with the manifest")]
+    Lost(String),
+}
 
 /// One value.
 #[derive(Debug)]
@@ -28,6 +58,8 @@ pub(super) enum Node {
 pub(super) struct Item {
     pub(super) line: usize,
     pub(super) column: usize,
+    /// Bytes of the input, from 0.
+    at: Option<usize>,
     pub(super) value: Node,
 }
 
@@ -39,6 +71,8 @@ pub(super) struct Entry {
     pub(super) column: usize,
     /// Where the value begins: bytes of the input, from 0. `None` where an alias stands for it.
     pub(super) value_at: Option<usize>,
+    /// It stands in braces, or in brackets: its own value does, too.
+    pub(super) in_flow: bool,
     pub(super) value: Node,
 }
 
@@ -86,8 +120,40 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, u64> {
         merge_keys: MergeKeyPolicy::AsOrdinary,
         with_snippet: false,
     };
-    serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| error.location().map_or(1, |place| place.line().max(1)))
+    let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| error.location().map_or(1, |place| place.line().max(1)))?;
+    let mut documents: Vec<_> =
+        documents.into_iter().map(|root| (offset(&root.referenced), root.value)).collect();
+    for (at, root) in &mut documents {
+        mark(root, opens(text, *at), text);
+    }
+    Ok(documents.into_iter().map(|(_, root)| root).collect())
+}
+
+/// Notes what stands in braces.
+fn mark(node: &mut Node, in_flow: bool, text: &str) {
+    match node {
+        Node::Leaf(_) => {}
+        Node::List(items) => {
+            for item in items {
+                mark(&mut item.value, in_flow || opens(text, item.at), text);
+            }
+        }
+        Node::Mapping(entries) => {
+            for entry in entries {
+                entry.in_flow = in_flow;
+                mark(&mut entry.value, in_flow || opens(text, entry.value_at), text);
+            }
+        }
+    }
+}
+
+fn opens(text: &str, at: Option<usize>) -> bool {
+    at.and_then(|at| text.get(at..)).is_some_and(|rest| rest.starts_with(['{', '[']))
+}
+
+fn offset(location: &Location) -> Option<usize> {
+    location.span().byte_offset().and_then(|at| at.try_into().ok())
 }
 
 /// From 0; the reader counts from 1.
@@ -152,6 +218,7 @@ impl<'de> Visitor<'de> for AnyValue {
             list.push(Item {
                 line: from_zero(item.referenced.line()),
                 column: from_zero(item.referenced.column()),
+                at: offset(&item.referenced),
                 value: item.value,
             });
         }
@@ -161,13 +228,11 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
         let mut mapping = Vec::new();
         while let Some((key, value)) = entries.next_entry::<Spanned<Key>, Spanned<Node>>()? {
-            let at = value.referenced.span().byte_offset();
             mapping.push(Entry {
                 line: from_zero(key.referenced.line()),
                 column: from_zero(key.referenced.column()),
-                value_at: at
-                    .and_then(|at| at.try_into().ok())
-                    .filter(|_| value.referenced == value.defined),
+                value_at: offset(&value.referenced).filter(|_| value.referenced == value.defined),
+                in_flow: false,
                 key: key.value.0,
                 value: value.value,
             });

@@ -11,5 +11,6 @@ mod pod;
 #[cfg(test)]
 mod tests;
 
-pub use place::{ManifestError, inject};
+pub use manifest::ManifestError;
+pub use place::inject;
 pub use pod::{Sidecar, SidecarError};

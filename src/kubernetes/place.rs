@@ -1,42 +1,11 @@
 //! Finds the pods in manifests, and says what each gets; all other bytes stay as they are.
 
-use thiserror::Error;
-
 use super::edit::{Editor, Part};
-use super::manifest::{self, Entry, Item, Node};
+use super::manifest::{self, Entry, Item, ManifestError, Node};
 use super::pod::{NAME, Sidecar, Workload};
 
 /// The label that says who injects: `embedded` is the command or a chart, all else a policy.
 const LABEL: &str = "sidecar.datapulse.ai/inject";
-
-/// Why manifests were not changed. Nothing was written then.
-#[derive(Debug, Error)]
-pub enum ManifestError {
-    /// The input is not YAML from here on: correct it.
-    #[error("line {0}: this is not YAML; look at the indentation, quotes and colons")]
-    NotYaml(u64),
-    /// There is no way to add to it: write it out.
-    #[error(
-        "line {line}: nothing can be added to `{key}`, which is an alias or merged; write it out"
-    )]
-    NoPlace {
-        /// From 1.
-        line: usize,
-        /// The key whose value it is.
-        key: String,
-    },
-    /// The pod would open the sidecar to others, or could not run it.
-    #[error("{workload}: {why}")]
-    Unfit {
-        /// Kind and name.
-        workload: String,
-        /// What to change.
-        why: &'static str,
-    },
-    /// What was written does not read as it was meant: a mistake of ours.
-    #[error("{0}: the result would not be what was meant; please report it with the manifest")]
-    Lost(String),
-}
 
 /// Adds the sidecar to each pod that does not have it: in workloads, in pods, and in lists of both.
 ///

@@ -49,15 +49,16 @@ fn the_sidecar_is_added_and_a_second_run_changes_nothing() {
 /// No line is lost or changed, but where `{}`, `[]` or `null` made room, and in braces.
 #[test]
 fn what_is_not_added_to_stays_as_it_was() {
-    let blocks =
-        |file: &PathBuf| !file.ends_with("braces.yaml") && !file.ends_with("kubectl-get.json");
+    let in_braces = ["braces.yaml", "kubectl-get.json", "kubectl-create-job.json"];
+    let blocks = |file: &PathBuf| !in_braces.iter().any(|name| file.ends_with(name));
     for file in golden().into_iter().filter(blocks) {
         let text = fs::read_to_string(&file).unwrap();
         let out = inject(&text, &sidecar(), &[]).unwrap();
         let mut after = out.lines();
         for line in text.lines() {
-            let bare =
-                line.trim_end_matches(" {}").trim_end_matches(" []").trim_end_matches(" null");
+            let bare = [" {}", " []", " null", " ~"]
+                .into_iter()
+                .fold(line.to_owned(), |line, room| line.replacen(room, "", 1));
             assert!(after.any(|l| l == line || l == bare), "{}: {line}", file.display());
         }
     }
@@ -151,7 +152,7 @@ fn refused(manifest: &str, sentence: &str) {
 fn what_nothing_can_be_added_to_is_refused_with_its_line() {
     refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: &l {a: b}, annotations: *l}\nspec: {}\n",
-        "line 3: nothing can be added to `annotations`",
+        "line 3: nothing can be added to `annotations`: it is an alias",
     );
     refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {<<: {hostname: x}, containers: []}\n",
@@ -159,7 +160,7 @@ fn what_nothing_can_be_added_to_is_refused_with_its_line() {
     );
     refused(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: &l\n    a: b\n  annotations: *l\nspec:\n  containers: []\n",
-        "line 7: nothing can be added to `annotations`, which is an alias or merged",
+        "line 7: nothing can be added to `annotations`: it is an alias, or merged",
     );
     refused(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  <<: {hostname: x}\n  containers: []\n",

@@ -109,7 +109,7 @@ fn what_it_writes_is_valid() {
     let golden = root().join("tests/golden/manifests");
     let mut validate = std::process::Command::new(tool("kubernetes-validate"));
     validate.args(["--strict", "--quiet", "-k", "1.33"]);
-    for name in ["crlf", "list", "braces"] {
+    for name in ["crlf", "list", "braces", "kubectl-create-job", "kubectl-create-cronjob"] {
         validate.arg(golden.join(format!("{name}.injected")));
     }
     let output = run(&mut validate);

@@ -72,6 +72,71 @@ fn the_charts_know_the_configuration_that_the_binary_reads() {
     }
 }
 
+/// A pattern that is narrower than the reader would refuse at the render what a pod takes.
+#[test]
+fn both_helms_take_each_spelling_that_the_binary_takes() {
+    let spans = [
+        "30s",
+        "250ms",
+        "5m",
+        "24h",
+        "1min",
+        "5sec",
+        "1 minute",
+        "500 ms",
+        "2h 37min",
+        "1h30m",
+        "90 seconds",
+        "1.5h",
+        "1d",
+        "2 hours",
+        "10mins",
+        "1hr",
+        "100000us",
+        " 3s",
+        "7000millis",
+        "1day",
+    ];
+    let sizes =
+        ["64KiB", "1MiB", "1MB", "1 mib", "512kb", "10 kB", "0.5MiB", "100000b", "1 MiB", "200KB"];
+    let rule = |span: &&str| {
+        format!("{{methods: [ANY], path: /v1/a, level: admin, request_timeout: {span:?}}}")
+    };
+    let hook = |(n, size): (usize, &&str)| {
+        format!(
+            "{{path: /hook{n}, secrets: [file:/k], forward_to: 'http://127.0.0.1:1/h', max_body: {size:?}}}"
+        )
+    };
+    let rules: Vec<_> = spans.iter().map(rule).collect();
+    // There may be few endpoints only.
+    let hooks: Vec<_> = sizes.iter().enumerate().map(hook).collect();
+    let shares = ["1/3", "01/3", "0.5", "1"];
+    let quota = |(n, share): (usize, &&str)| format!("q{n}: {{limit: 100/min, share: {share}}}");
+    let quotas: Vec<_> = shares.iter().enumerate().map(quota).collect();
+    let config = format!(
+        "policy: [{}]\nquotas: {{{}}}\nwebhooks: {{listen: '0.0.0.0:8090', endpoints: [{}]}}\n",
+        rules.join(", "),
+        quotas.join(", "),
+        hooks.join(", ")
+    );
+    let whole = format!(
+        "version: 1\nlisteners: [{{listen: localhost:8080}}]\ncredentials: [{{name: a, level: \
+         admin, api_key: file:/k}}]\n{config}"
+    );
+    if let Err(errors) = datapulse_sidecar::config::parse(&whole, "config.yaml", &|_| None) {
+        panic!("{errors}");
+    }
+    let indented: String = config.lines().map(|line| format!("  {line}\n")).collect();
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("values.yaml");
+    fs::write(&file, format!("config:\n{indented}")).expect("written");
+    let base = format!("{}/ci/default-values.yaml", CHARTS[0]);
+    let args = ["--values", &base, "--values", file.to_str().expect("UTF-8")];
+    for helm in Helm::BOTH {
+        helm.template(CHARTS[0], &args).unwrap_or_else(|said| panic!("{helm:?}: {said}"));
+    }
+}
+
 #[test]
 fn a_mistake_in_the_configuration_is_told_by_both_helms() {
     let mut wrong = Vec::new();

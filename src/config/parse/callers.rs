@@ -7,6 +7,7 @@ use crate::config::collect::join;
 use crate::config::header_names::has_a_meaning;
 use crate::config::model::{CallerHeader, KnownBy, Listener, Socket};
 use crate::config::raw;
+use crate::secret::SecretRef;
 
 /// The mode of a unix socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -125,6 +126,24 @@ impl Checker<'_> {
             fits
         });
         Some(CallerHeader { name: name?.into(), value: value?.into() })
+    }
+
+    /// Notes a listener's token that a tenant holds as its own: by the header, which is believed
+    /// beside the listener's token, it could speak for every other tenant.
+    pub(super) fn vouches_for_one(
+        &mut self,
+        path: &str,
+        token: Option<&SecretRef>,
+        tenants: Option<&Tenants>,
+    ) {
+        let (Some(token), Some(tenants)) = (token, tenants) else { return };
+        let all = tenants.list.iter().flat_map(|tenant| &tenant.callers);
+        let mut tokens = all.filter(|known| matches!(known, KnownBy::Token(at) if at == token));
+        if tenants.by.header && tokens.next().is_some() {
+            let text = "a tenant's callers send this token, too, and could name every other tenant \
+                        in the header; give the listener a token of its own";
+            self.error(path, text);
+        }
     }
 
     fn nothing_known(&mut self, at: &str) {

@@ -34,6 +34,7 @@ impl Checker<'_> {
             let token_path = join(&at, "caller_token");
             let token = written.caller_token.as_deref();
             let caller_token = token.and_then(|text| self.secret(&token_path, text));
+            self.vouches_for_one(&token_path, caller_token.as_ref(), tenants);
             let empty = "lists nobody, so nobody could call; without this key whoever can open \
                          the socket may call";
             let uids = written.allowed_uids.as_deref();

@@ -8,17 +8,18 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use crate::config::model::Rate;
 
+/// The spellings that humantime reads, as a pattern.
+const SPAN: &str = r"^\s*(\d[\d\s]*(\.[\d\s]*)?(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|wks?|w|months?|M|years?|yrs?|y)\s*)+$";
+
 /// A duration with a unit: `250ms`, `30s`, `5m`, `24h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
-pub struct Span(
-    #[schemars(with = "String", regex(pattern = r"^\d+(ms|s|m|h|d)(\s*\d+(ms|s|m|h|d))*$"))]
-    pub  Duration,
-);
+pub struct Span(#[schemars(with = "String", regex(pattern = SPAN))] pub Duration);
 
 /// A number of bytes with a unit: `64KiB`, `1MiB`, `1MB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 pub struct Size(
-    #[schemars(with = "String", regex(pattern = r"^\d+(\.\d+)?\s*([kKMG]i?)?B$"))] pub usize,
+    #[schemars(with = "String", regex(pattern = r"^[\d.]+\s*([kKmMgGtTpPeE][iI]?)?[bB]$"))]
+    pub  usize,
 );
 
 /// So many calls in so much time: `2/s`, `100/min`, `1000/h`; or `unlimited`.
@@ -41,7 +42,7 @@ pub struct AutoOrNumber(#[schemars(with = "AutoOrNumberText")] pub Option<u64>);
 #[expect(dead_code, reason = "only its schema is used")]
 enum ShareText {
     /// One part of several.
-    Fraction(#[schemars(regex(pattern = r"^[1-9]\d*/[1-9]\d*$"))] String),
+    Fraction(#[schemars(regex(pattern = r"^0*[1-9]\d*/0*[1-9]\d*$"))] String),
     /// A number.
     Number(#[schemars(range(min = 0, max = 1))] f64),
 }
