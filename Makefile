@@ -42,6 +42,7 @@ lint: setup-test ## Format, clippy, documentation, dependencies
 
 image: ## Build the container image (BUILDER=docker; podman and buildah take the same Dockerfile)
 	$(or $(BUILDER),docker) build --build-arg REVISION=$$(git rev-parse HEAD) --tag datapulse-sidecar:0.1.0 .
+	$(or $(BUILDER),docker) images datapulse-sidecar
 
 sbom: ## Write a bill of materials (CycloneDX) to target/sbom.cdx.json
 	@mkdir -p target
