@@ -48,6 +48,7 @@ async fn as_many_as_can_wait_do_so_in_bounded_memory_and_leave_no_trace() {
     for caller in &mut callers {
         caller.write_all(request.as_bytes()).await.expect("it takes a request");
     }
+    rig.series_above("queue_depth{quota=\"slow\"}", (waiters - LAST / 2) as f64).await;
     // More than those who have left meanwhile: for somebody there is no place.
     let mut last = JoinSet::new();
     for _ in 0..LAST {
