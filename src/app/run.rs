@@ -14,7 +14,7 @@ use crate::credential::Registry;
 use crate::{admin, proxy, webhook};
 
 /// The end waits this long for what has to be written.
-const LAST_WRITE_MAX: Duration = Duration::from_secs(10);
+const LAST_WRITE_MAX: Duration = Duration::from_secs(12);
 
 /// Tells a running sidecar to stop, in two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,11 @@
 //! be had; or whether a running sidecar is well.
 
 use std::path::Path;
+use std::time::Duration;
 
+use tokio::time::timeout;
+
+use super::signals::Signals;
 use super::{Failure, environment, runtime, say};
 use crate::app::check_online;
 use crate::config::{self, Config, LoadError};
@@ -33,10 +37,24 @@ pub(super) fn check(path: &Path, args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// After Ctrl-C it goes on for so long.
+const ENDING_MAX: Duration = Duration::from_secs(12);
+
 /// One line for each thing that was looked at; the failures at the end, by number.
 async fn look(config: &Config) -> Result<(), Failure> {
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
-    let findings = check_online(config, &metrics).await;
+    let mut signals = Signals::listen()
+        .map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
+    let looking = check_online(config, &metrics);
+    tokio::pin!(looking);
+    let findings = tokio::select! {
+        findings = &mut looking => findings,
+        // A refresh token may just be replaced: what comes of it must not be missed.
+        () = signals.next() => match timeout(ENDING_MAX, &mut looking).await {
+            Ok(findings) => findings,
+            Err(_elapsed) => return Err(Failure::failed("told to end before all was looked at")),
+        },
+    };
     let findings = findings.map_err(|error| Failure::from_error(&error))?;
     for finding in &findings {
         say(&format!("{} {}", if finding.is_good { "ok  " } else { "FAIL" }, finding.text));

@@ -100,7 +100,15 @@ async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> 
     tokio::pin!(running);
     tokio::select! {
         _ = &mut running => return Err(broken()),
-        signal = signals.next() => return Ok(code_of_signal(signal as i32)),
+        signal = signals.next() => {
+            // A token may be on its way.
+            step.send_replace(Shutdown::Drain);
+            tokio::select! {
+                Ended::Clean | Ended::Cut { .. } = &mut running => {}
+                _ = signals.next() => {}
+            }
+            return Ok(code_of_signal(signal as i32));
+        }
         () = started => {}
     }
     let mut program = program(command)?;

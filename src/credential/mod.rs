@@ -18,6 +18,7 @@ mod spent;
 mod state;
 mod supply;
 mod token;
+mod under_way;
 mod verify;
 mod write_back;
 
@@ -190,8 +191,8 @@ pub enum MintError {
     /// No JSON object, such as a login page: correct `auth.token_url`.
     #[error("the token endpoint's answer is not JSON with an access_token")]
     NotAnAnswer,
-    /// The `access_token` is empty, larger than 8 KiB or cannot stand in a header: tell the issuer.
-    #[error("the token endpoint gave an access_token that cannot be used")]
+    /// A token is empty, larger than 8 KiB or cannot stand in a header: tell the issuer.
+    #[error("the token endpoint gave a token that cannot be used")]
     UnusableToken,
     /// The `token_type` is not `Bearer`, the only one that can be injected.
     #[error("the token endpoint gave a token whose token_type is not Bearer")]

@@ -12,6 +12,7 @@ use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
 use super::state::{CredentialState, Published, Work};
 use super::supply::Supply;
+use super::under_way::UnderWay;
 use super::{AccessToken, Generation, MintError, Minted};
 use crate::clock::{self, Moment};
 use crate::config::model::Credential;
@@ -27,6 +28,7 @@ pub struct Refresher {
     metrics: Metrics,
     schedule: Schedule,
     has_warned_of_life: bool,
+    under_way: UnderWay,
 }
 
 /// What the loop woke up for.
@@ -58,8 +60,14 @@ impl Refresher {
             metrics: metrics.clone(),
             schedule: Schedule::new(Moment::now()),
             has_warned_of_life: false,
+            under_way: UnderWay::default(),
         };
         (refresher, handle)
+    }
+
+    /// What must not be missed counts here.
+    pub(super) fn among(self, under_way: UnderWay) -> Self {
+        Self { under_way, ..self }
     }
 
     /// Which credential it keeps.
@@ -84,6 +92,7 @@ impl Refresher {
                 }
             }
         }
+        let _guard = self.under_way.enter();
         self.write().await;
         self.published.send_modify(|p| p.work = Work::Ended);
         while self.published.is_closed()
@@ -102,6 +111,7 @@ impl Refresher {
         let works = self.published.borrow().usable(now).is_some();
         let cooling = self.schedule.cooling_until();
         let must_finish = self.supply.must_finish();
+        let _guard = must_finish.then(|| self.under_way.enter());
         self.published.send_modify(|p| {
             p.work = if must_finish { Work::Spending } else { Work::Minting };
             p.cooling_until = cooling;
@@ -197,7 +207,8 @@ impl Refresher {
         let (label, next) = match accepted {
             Ok((state, label)) => (label, Ok(state)),
             Err(error) => {
-                self.schedule.fail(now, error.retry_after());
+                let wait = error.retry_after().max(self.supply.least_wait());
+                self.schedule.fail(now, wait);
                 (error.kind(), Err(Arc::new(error)))
             }
         };

@@ -15,6 +15,7 @@ use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
 use super::schedule::Reason;
 use super::supply::Supply;
+use super::under_way::UnderWay;
 use super::verify::{Verifier, Whose};
 use super::{KeyPrint, MintError, TokenSource};
 use crate::clock::sleep_until;
@@ -31,6 +32,7 @@ const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
 pub struct Registry {
     entries: Arc<[Entry]>,
     auth: Arc<Auth>,
+    under_way: UnderWay,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,7 @@ pub fn build(
     metrics: &Metrics,
     previous: Option<&Registry>,
 ) -> (Registry, Vec<Refresher>) {
+    let under_way = previous.map(|previous| previous.under_way.clone()).unwrap_or_default();
     let previous = previous.filter(|previous| *previous.auth == issuers.auth);
     let mut refreshers = Vec::new();
     let entry = |credential: &Credential| {
@@ -81,13 +84,13 @@ pub fn build(
             let source = issuers.source(&credential.kind, permits, secrets);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
-            refreshers.push(refresher);
+            refreshers.push(refresher.among(under_way.clone()));
             handle
         });
         Entry { handle, spec: credential.clone() }
     };
     let entries = credentials.iter().map(entry).collect();
-    (Registry { entries, auth: Arc::new(issuers.auth.clone()) }, refreshers)
+    (Registry { entries, auth: Arc::new(issuers.auth.clone()), under_way }, refreshers)
 }
 
 fn watch(credential: &Credential, secrets: &Secrets) -> SecretWatch {
@@ -156,7 +159,11 @@ impl Issuers {
                 let client = grant.auth.as_ref();
                 let client =
                     client.map(|auth| watch_as(auth.secret(), auth.has_document(), secrets));
-                Box::new(RefreshTokenGrant::new(grant.clone(), client, self.token_endpoint()))
+                Box::new(RefreshTokenGrant::new(
+                    grant.clone(),
+                    client,
+                    self.token_endpoint().patient(),
+                ))
             }
             CredentialKind::SessionToken(_) => {
                 // A checked path on a checked origin always makes a URL.
@@ -220,11 +227,14 @@ impl Registry {
     pub async fn finish(&self, deadline: Instant) -> Vec<Arc<str>> {
         self.iter().for_each(CredentialHandle::end);
         let mut unwritten = Vec::new();
+        let others = timeout_at(deadline, self.under_way.over());
         for handle in self.iter() {
             if !timeout_at(deadline, handle.ended()).await.unwrap_or(false) {
                 unwritten.push(Arc::clone(handle.name()));
             }
         }
+        // Those of a configuration before, too.
+        drop(others.await);
         unwritten
     }
 

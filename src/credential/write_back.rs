@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::spent::Spent;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::secret::SecretValue;
-use crate::store::{Claim, SecretWatch, StoreError};
+use crate::store::{Claim, SecretVersion, SecretWatch, StoreError};
 use crate::telemetry::error_chain;
 
 /// One write may take this long: calls may wait for the token that comes after it.
 pub(super) const WRITE_MAX: Duration = Duration::from_secs(2);
+
+/// No wait between two tries is longer: others may take a claim over after 15 s.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What one credential has renewed and not yet written.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ struct Unwritten {
     claim: Claim,
     /// What belongs there.
     new: SecretValue,
+    /// What was tried to be written before: a late write may come through after all.
+    tried: Spent,
     /// When the next try begins; `None`: the store is never written to.
     due: Option<Moment>,
     backoff: Backoff,
@@ -40,8 +46,8 @@ struct Unwritten {
 enum Failed {
     /// Somebody else has put another value there.
     Overtaken,
-    /// What is beside the value was changed: the next try knows.
-    Moved(Claim),
+    /// It is still the past, as another version: the next try knows.
+    Moved(SecretVersion),
     /// The store is never written to.
     Never(String),
     /// Tried again.
@@ -83,13 +89,15 @@ impl WriteBack {
         claim: Option<Claim>,
         new: &SecretValue,
     ) {
-        let (before, backoff) = match self.unwritten.take() {
-            Some(Unwritten { claim, backoff, .. }) => (Some(claim), backoff),
-            None => (None, Backoff::new(Duration::from_secs(1), Duration::from_secs(60))),
+        let (before, mut tried, backoff) = match self.unwritten.take() {
+            Some(Unwritten { claim, tried, backoff, .. }) => (Some(claim), tried, backoff),
+            None => (None, Spent::default(), Backoff::new(Duration::from_secs(1), RETRY_MAX)),
         };
         let Some(claim) = claim.or(before) else { return };
+        tried.mark(&claim.held.value);
+        tried.mark(new);
         let (new, due) = (new.clone(), Some(Moment::now()));
-        self.unwritten = Some(Unwritten { claim, new, due, backoff });
+        self.unwritten = Some(Unwritten { claim, new, tried, due, backoff });
         self.write(stored).await;
     }
 
@@ -121,10 +129,10 @@ impl WriteBack {
                 unwritten.backoff.next_wait();
                 cause
             }
-            Err(Failed::Moved(claim)) => {
-                unwritten.claim = claim;
+            Err(Failed::Moved(held)) => {
+                unwritten.claim.held = held;
                 unwritten.due = Some(Moment::now() + unwritten.backoff.next_wait());
-                "what is beside it was changed meanwhile".to_owned()
+                "the secret was written meanwhile, with a value that is used up".to_owned()
             }
             Err(Failed::Later(cause)) => {
                 unwritten.due = Some(Moment::now() + unwritten.backoff.next_wait());
@@ -150,8 +158,11 @@ impl Unwritten {
             Err(StoreError::Conflict { .. }) => {
                 let found = timeout(WRITE_MAX, stored.peek()).await.map_err(|_elapsed| late())?;
                 let found = found.map_err(|error| Failed::Later(error_chain(&error)))?;
-                Err(if found.value == self.claim.held.value {
-                    Failed::Moved(Claim::by_version(found))
+                if found.value == self.new {
+                    return Ok(());
+                }
+                Err(if self.tried.has(&found.value) {
+                    Failed::Moved(found)
                 } else {
                     Failed::Overtaken
                 })

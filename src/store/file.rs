@@ -39,6 +39,8 @@ impl SecretStore for FileStore {
             if read(at, SecretValue::for_header)?.value != old.value {
                 return Err(StoreError::Conflict { at: at.clone() });
             }
+            // Before anything is spent whose successor could not be kept.
+            probe(at).map_err(|source| unwritable(at, source))?;
             Ok(Claim { lock: Some(lock), ..Claim::by_version(old) })
         })
         .await
@@ -206,7 +208,16 @@ fn write_whole(folder: &Path, path: &Path, content: &SecretValue) -> io::Result<
     let mut file = beside(folder)?;
     file.write_all(content.expose())?;
     file.as_file().sync_all()?;
-    file.persist(path).map(drop).map_err(|error| error.error)
+    file.persist(path).map_err(|error| error.error)?;
+    // Without this the name may lead to the old content after a power cut.
+    File::open(folder)?.sync_all()
+}
+
+/// Whether something can be written beside the file.
+fn probe(at: &SecretRef) -> io::Result<()> {
+    let SecretRef::File { path, .. } = at else { return Ok(()) };
+    let (folder, _) = folder_of(path)?;
+    beside(&folder)?.write_all(b"x")
 }
 
 /// A file in the same folder, gone when it is dropped.

@@ -16,7 +16,8 @@ pub(super) struct FileLock(#[expect(dead_code, reason = "held, never read")] Flo
 impl FileLock {
     /// The lock, or `None` while another process has it or is replacing the file. Never waits.
     pub(super) fn try_new(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::open(path)?;
+        // Some file systems lock exclusively only what is open for writing.
+        let file = File::options().read(true).write(true).open(path)?;
         let ours = file.metadata()?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             // Another file may be in its place by now: a lock on the old one says nothing.

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 pub use aws::AwsStore;
 pub use env::EnvStore;
@@ -29,6 +28,7 @@ pub use stores::{Remote, StoreReport, Stores};
 pub use vault::Vault;
 pub use watch::{SecretReport, SecretWatch, SecretWatcher, Secrets, watched};
 
+use crate::clock::Moment;
 use crate::secret::{SecretProblem, SecretRef, SecretValue};
 use lock::FileLock;
 
@@ -76,22 +76,29 @@ pub struct SecretVersion {
 pub struct Claim {
     /// What was claimed, by the version that the claim made of it.
     pub held: SecretVersion,
-    /// Nothing is to be spent after this.
-    pub lapses_at: Instant,
+    /// Others may take it over from then on; `None`: they do not see it.
+    lapses_at: Option<Moment>,
     lock: Option<FileLock>,
 }
 
 impl Claim {
-    /// A claim that the store knows by the version it made of the secret.
+    /// No claim that others see: the store knows by the version whether there is another value.
     #[must_use]
-    pub fn by_version(held: SecretVersion) -> Self {
-        Self { held, lapses_at: Instant::now() + CLAIM_LAPSE, lock: None }
+    pub const fn by_version(held: SecretVersion) -> Self {
+        Self { held, lapses_at: None, lock: None }
     }
 
-    /// Whether it is still ours in so much time. One that others cannot see does not lapse.
+    /// A claim that the store was asked for at this moment, and that it knows by the version it made
+    /// of the secret.
+    #[must_use]
+    pub fn since(asked_at: Moment, held: SecretVersion) -> Self {
+        Self { held, lapses_at: Some(asked_at + CLAIM_LAPSE), lock: None }
+    }
+
+    /// Whether it is still ours in so much time.
     #[must_use]
     pub fn lasts(&self, time: Duration) -> bool {
-        self.lock.is_some() || Instant::now() + time <= self.lapses_at
+        self.lapses_at.is_none_or(|at| Moment::now() + time <= at)
     }
 }
 

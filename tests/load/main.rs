@@ -17,5 +17,6 @@ mod change;
 mod machine;
 mod outage;
 mod quotas;
+mod rotation;
 mod waiters;
 mod stores;

@@ -19,6 +19,9 @@ use crate::{clock, retry_after};
 /// The largest token that is taken, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// For an answer that is not to be missed, connecting included.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// The `error` codes of RFC 6749 section 5.2: no other text of an issuer is repeated.
 const ERROR_CODES: [&str; 6] = [
     "invalid_request",
@@ -35,16 +38,23 @@ pub(in super::super) struct TokenEndpoint {
     http: reqwest::Client,
     url: url::Url,
     encoding: TokenRequest,
+    /// In place of the client's own.
+    timeout: Option<Duration>,
 }
 
 impl TokenEndpoint {
     pub(in super::super) fn new(http: reqwest::Client, auth: &Auth) -> Self {
-        Self { http, url: auth.token_url.clone(), encoding: auth.token_request }
+        Self { http, url: auth.token_url.clone(), encoding: auth.token_request, timeout: None }
     }
 
     /// The path of the API host that renews session tokens.
     pub(in super::super) const fn renewing(http: reqwest::Client, url: url::Url) -> Self {
-        Self { http, url, encoding: TokenRequest::Json }
+        Self { http, url, encoding: TokenRequest::Json, timeout: None }
+    }
+
+    /// Waits longer for an answer: without one, what was sent is lost.
+    pub(in super::super) fn patient(self) -> Self {
+        Self { timeout: Some(PATIENCE), ..self }
     }
 
     /// Where it is.
@@ -68,6 +78,10 @@ impl TokenEndpoint {
             TokenRequest::Json => request.json(parameters),
             TokenRequest::Form => request.form(parameters),
         };
+        let request = match self.timeout {
+            Some(timeout) => request.timeout(timeout),
+            None => request,
+        };
         answer(request, LIFE_DEFAULT).await
     }
 }
@@ -84,7 +98,7 @@ async fn answer(
     }
     let retry_after = retry_after::parse(response.headers(), clock::wall());
     let body = read_capped(response, ANSWER_BYTES_MAX).await.map(SecretValue::new);
-    if status != http::StatusCode::OK {
+    if !status.is_success() {
         let code = body.ok().and_then(|body| error_code(&body));
         return Err(MintError::Refused { status: status.as_u16(), code, retry_after });
     }
@@ -97,10 +111,11 @@ async fn answer(
 
 fn transport(error: reqwest::Error) -> MintError {
     let error = error.without_url();
-    if error.is_timeout() {
-        MintError::Timeout
-    } else if error.is_connect() {
+    // Without a connection nothing was sent, also where that took too long.
+    if error.is_connect() {
         MintError::Unreachable(error)
+    } else if error.is_timeout() {
+        MintError::Timeout
     } else {
         MintError::Interrupted(error)
     }
@@ -123,9 +138,12 @@ fn given(
     let Ok(mut answer) = serde_json::from_slice::<Answer>(body.expose()) else {
         return Err(MintError::NotAnAnswer);
     };
-    let next_secret = answer.refresh_token.take().map(|token| SecretValue::new(token.into_bytes()));
-    // Where it could not be read from its store again, it is of no use.
-    let next_secret = next_secret.filter(is_usable);
+    let next_secret = answer.refresh_token.take().filter(|token| !token.is_empty());
+    let next_secret = next_secret.map(|token| SecretValue::new(token.into_bytes()));
+    if next_secret.as_ref().is_some_and(|next| !is_usable(next)) {
+        // It could not be read from its store again, and the one before it is used up.
+        return Err(MintError::UnusableToken);
+    }
     Ok(Given { token: minted(answer, unix_now, life_default), next_secret })
 }
 

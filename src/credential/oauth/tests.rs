@@ -81,7 +81,7 @@ async fn given(
 async fn an_answer_that_is_no_token_is_refused_by_name() {
     let large = vec![b' '; 5 * 1024 * 1024];
     let long = format!(r#"{{"access_token": "{}"}}"#, "x".repeat(8 * 1024 + 1));
-    let cases: [(u16, &[Header], Bytes, &str, bool); 16] = [
+    let cases: [(u16, &[Header], Bytes, &str, bool); 17] = [
         (200, &[("content-type", "text/html")], "<h1>canary</h1>".into(), "not_an_answer", false),
         (200, &[], r#"{"token": "canary"}"#.into(), "not_an_answer", false),
         (200, &[], r#"{"access_token": null}"#.into(), "not_an_answer", false),
@@ -98,7 +98,14 @@ async fn an_answer_that_is_no_token_is_refused_by_name() {
             false,
         ),
         (200, &[], large.into(), "too_large", false),
-        (201, &[], r#"{"access_token": "canary"}"#.into(), "refused", false),
+        (
+            200,
+            &[],
+            r#"{"access_token": "a", "refresh_token": "can ary"}"#.into(),
+            "unusable_token",
+            false,
+        ),
+        (204, &[], "".into(), "not_an_answer", false),
         (302, &[("location", "http://127.0.0.1:9/canary")], "".into(), "redirected", false),
         (
             401,
@@ -149,7 +156,7 @@ async fn a_refresh_token_is_taken_also_beside_an_access_token_of_no_use() {
         (r#"{"access_token": "a", "refresh_token": "canary2"}"#, Ok(()), Some("canary2")),
         (r#"{"access_token": "a"}"#, Ok(()), None),
         (r#"{"access_token": "a", "refresh_token": null}"#, Ok(()), None),
-        (r#"{"access_token": "a", "refresh_token": "can ary"}"#, Ok(()), None),
+        (r#"{"access_token": "a", "refresh_token": ""}"#, Ok(()), None),
         (r#"{"refresh_token": "canary2"}"#, Err("not_an_answer"), Some("canary2")),
         (r#"{"access_token": "", "refresh_token": "r"}"#, Err("unusable_token"), Some("r")),
     ] {
@@ -187,6 +194,26 @@ async fn nobody_there_is_transient() {
     let error = endpoint(url, TokenRequest::Json).ask(&BTreeMap::new()).await.unwrap_err();
     assert_eq!((error.kind(), error.is_transient()), ("unreachable", true));
     assert!(!format!("{error:?}").contains("s3cr3t"));
+}
+
+/// Nobody takes connections from the queue, which is full: the next one is never answered.
+#[tokio::test]
+async fn a_connection_that_takes_too_long_is_known_to_have_sent_nothing() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    let soon = Duration::from_millis(300);
+    while let Ok(stream) = tokio::time::timeout(soon, tokio::net::TcpStream::connect(address)).await
+    {
+        queued.push(stream.unwrap());
+        assert!(queued.len() < 16, "the queue has no end");
+    }
+    let url = format!("http://{address}/t").parse().unwrap();
+    let error = endpoint(url, TokenRequest::Json).ask(&BTreeMap::new()).await.unwrap_err();
+    assert_eq!(error.kind(), "unreachable", "{error:?}");
+    assert!(!error.may_have_acted());
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use super::write_back::WriteBack;
 use super::{Effect, MintError, Minted, NoLogin, TokenSource};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
-use crate::secret::SecretValue;
+use crate::secret::{SecretRef, SecretValue};
 use crate::store::{CLAIM_LAPSE, Claim, SecretVersion, SecretWatch, StoreError};
 
 /// The longest that one question to a store or an issuer may take; their own time-outs end it sooner.
@@ -30,7 +30,10 @@ const CLAIM_MAX: Duration = CLAIM_LAPSE.saturating_add(ATTEMPT_MAX);
 /// Bounds the first wait for what another process writes, and every one.
 const CLAIM_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// A claim has to last as long when the secret is sent.
-const SEND_MAX: Duration = Duration::from_secs(8);
+const SEND_MAX: Duration = Duration::from_secs(9);
+
+/// Between two tries that came to nothing, where each uses up one of about a hundred versions a day.
+const AWS_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// Where one credential's tokens come from, and which of its secrets is trusted.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub(super) struct Supply {
     write_back: WriteBack,
     /// The issuer's last answer was about the secret: by now the store may hold another one.
     is_refused: bool,
+    /// The issuer did nothing at the last try, which used up a version of the store's all the same.
+    was_in_vain: bool,
 }
 
 /// A stored secret that was turned down.
@@ -90,7 +95,15 @@ impl Supply {
             no_login: None,
             write_back: WriteBack::new(Arc::clone(credential)),
             is_refused: false,
+            was_in_vain: false,
         }
+    }
+
+    /// How long to wait at least after a failure: AWS bounds how many versions are made in a day, and
+    /// a claim is one.
+    pub(super) fn least_wait(&self) -> Option<Duration> {
+        let is_counted = matches!(self.stored.at(), SecretRef::Aws { .. });
+        (is_counted && self.was_in_vain).then_some(AWS_WAIT)
     }
 
     /// Waits until the store holds another secret than was read last. Cancel-safe.
@@ -161,6 +174,7 @@ impl Supply {
         let limit = if self.spends() { CLAIM_MAX } else { ATTEMPT_MAX };
         match timeout(limit, self.find(reason)).await {
             Ok(taken) => taken,
+            Err(_elapsed) if self.spends() => Err(self.claimed()),
             Err(_elapsed) => Err(StoreError::Timeout { at: self.stored.at().clone() }.into()),
         }
     }
@@ -233,33 +247,43 @@ impl Supply {
         reason: Reason,
     ) -> Option<SecretValue> {
         let Ok(found) = found else {
-            // A store that is down takes nothing away from who can go on without it; what others may
-            // claim there meanwhile is not ours to send.
-            let is_ours = !self.spends() || self.is_unpersisted() || self.rejected.is_some();
-            return self.accepted.clone().filter(|_| self.source.asks_an_issuer() && is_ours);
+            // A store that is down takes nothing away from who can go on without it.
+            return self
+                .accepted
+                .clone()
+                .filter(|_| self.source.asks_an_issuer() && self.is_ours());
         };
         if self.is_rejected(found) {
             // The API rejects the one in use: by now the stored one may be the better of the two. Or
-            // an operator thinks so. Or there is no other.
+            // an operator thinks so.
             let is_worth_a_try = match reason {
                 Reason::Rejected => self.source.gives_the_secret(),
                 Reason::Asked => true,
-                Reason::Initial | Reason::Scheduled | Reason::Retry | Reason::Changed => {
-                    self.accepted.as_ref().is_some_and(|accepted| self.spent.has(accepted))
-                }
+                Reason::Initial | Reason::Scheduled | Reason::Retry | Reason::Changed => false,
             };
             return if is_worth_a_try { Some(found.clone()) } else { self.accepted.clone() };
         }
-        if self.write_back.is_outdated(found) || self.spent.has(found) {
-            return self.accepted.clone().or_else(|| Some(found.clone()));
+        let is_past = self.write_back.is_outdated(found) || self.spent.has(found);
+        if is_past && self.is_ours() {
+            return self.accepted.clone();
         }
         self.rejected = None;
         self.write_back.give_up();
         Some(found.clone())
     }
 
+    /// Whether nobody else can have sent what was accepted last: what was in the store once, others may
+    /// have claimed there.
+    fn is_ours(&self) -> bool {
+        !self.spends() || self.is_unpersisted()
+    }
+
     fn is_rejected(&self, secret: &SecretValue) -> bool {
         self.rejected.as_ref().is_some_and(|rejected| rejected.secret == *secret)
+    }
+
+    fn claimed(&self) -> MintError {
+        StoreError::Claimed { at: self.stored.at().clone() }.into()
     }
 
     fn login_required(&self, why: NoLogin) -> MintError {

@@ -8,7 +8,7 @@ use super::super::write_back::WRITE_MAX;
 use super::super::{Given, MintError, Minted, NoLogin};
 use super::{ATTEMPT_MAX, Rejected, SEND_MAX, Supply, Taken};
 use crate::secret::SecretValue;
-use crate::store::{Claim, StoreError};
+use crate::store::Claim;
 
 impl Supply {
     /// Asks once. `works`: a token is in use, which a new secret must not replace untried.
@@ -22,23 +22,24 @@ impl Supply {
         let Taken { secret, claim } = taken;
         if claim.as_ref().is_some_and(|claim| !claim.lasts(SEND_MAX)) {
             // We stood still for so long that others may have it by now.
-            return Err(StoreError::Claimed { at: self.stored.at().clone() }.into());
+            return Err(self.claimed());
         }
         let is_new = self.accepted.as_ref() != Some(&secret);
         let replaces = is_new && self.accepted.is_some();
         if self.spends() {
             self.spent.mark(&secret);
         }
+        self.was_in_vain = false;
         let asked = timeout(ATTEMPT_MAX, self.source.mint(&secret, is_new)).await;
         let given = match asked.unwrap_or(Err(MintError::Timeout)) {
             Ok(given) => given,
             Err(error) if self.spends() => {
-                return Err(self.unspent(error, secret, claim, replaces).await);
+                return Err(self.unspent(error, secret, claim).await);
             }
             Err(error) => return Err(self.unanswered(error, secret, replaces)),
         };
         if self.spends() {
-            self.spent(given, secret, claim, replaces).await
+            self.spent(given, secret, claim).await
         } else {
             self.used(given, secret, replaces && works).await
         }
@@ -78,10 +79,9 @@ impl Supply {
         given: Given,
         secret: SecretValue,
         claim: Option<Claim>,
-        replaces: bool,
     ) -> Result<Minted, MintError> {
         match (given.next_secret, given.token) {
-            (None, Err(error)) => Err(self.unspent(error, secret, claim, replaces).await),
+            (None, Err(error)) => Err(self.unspent(error, secret, claim).await),
             (None, Ok(minted)) => {
                 // The issuer has it stay as it is.
                 self.spent.unmark(&secret);
@@ -135,13 +135,13 @@ impl Supply {
         error: MintError,
         secret: SecretValue,
         claim: Option<Claim>,
-        replaces: bool,
     ) -> MintError {
         self.is_refused = true;
         let why = match &error {
             MintError::Refused { code: Some("invalid_grant"), .. } => NoLogin::Refused,
             error if error.may_have_acted() => NoLogin::Lost,
             _ => {
+                self.was_in_vain = claim.is_some();
                 self.spent.unmark(&secret);
                 self.release(claim).await;
                 return error;
@@ -153,13 +153,6 @@ impl Supply {
         }
         if why == NoLogin::Refused {
             self.release(claim).await;
-            let goes_on = self.accepted.as_ref().is_some_and(|before| !self.spent.has(before));
-            if let MintError::Refused { status, .. } = error
-                && replaces
-                && goes_on
-            {
-                return self.turn_down(secret, status);
-            }
         }
         self.no_login = Some(why);
         // Somebody else may have written another one meanwhile.

@@ -140,6 +140,8 @@ impl TokenSource for Grant {
 struct Versioned {
     held: Mutex<Held>,
     is_full: Mutex<bool>,
+    /// What is to be replaced is, and nobody hears of it in time.
+    is_slow: Mutex<bool>,
     writes: AtomicUsize,
 }
 
@@ -156,6 +158,7 @@ impl Versioned {
         Arc::new(Self {
             held: Mutex::new(held),
             is_full: Mutex::default(),
+            is_slow: Mutex::default(),
             writes: AtomicUsize::new(0),
         })
     }
@@ -209,8 +212,10 @@ impl SecretStore for Versioned {
         if text.as_deref() != old.value.expose_str() {
             return Err(StoreError::Conflict { at: at.clone() });
         }
+        let asked_at = Moment::now();
         let version = self.write(at, |held| held.claimed = Some(Instant::now()))?;
-        Ok(Claim::by_version(SecretVersion { value: old.value.clone(), version: Some(version) }))
+        let held = SecretVersion { value: old.value.clone(), version: Some(version) };
+        Ok(Claim::since(asked_at, held))
     }
 
     async fn replace(
@@ -227,6 +232,9 @@ impl SecretStore for Versioned {
             held.text = new.expose_str().map(str::to_owned);
             held.claimed = None;
         })?;
+        if *self.is_slow.lock() {
+            sleep(Duration::from_secs(60)).await;
+        }
         Ok(SecretVersion { value: new.clone(), version: Some(version) })
     }
 }
@@ -452,6 +460,83 @@ async fn an_issuer_that_has_the_token_stay_as_it_is_leaves_it_to_everybody() {
         sleep(Duration::from_secs(20)).await;
     }
     assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), written, "never written");
+}
+
+/// Each has one that the other's came of.
+#[tokio::test(start_paused = true)]
+async fn after_a_mishap_of_one_of_two_nobody_goes_back_to_what_the_other_has_spent() {
+    for mishap in [Mishap::Lost, Mishap::Revoked] {
+        let (issuer, store, first) = bench(true).await;
+        let second = Sidecar::new(&store, VAULT, &issuer);
+        second.gets("fresh").await;
+        first.handle.refresh(far()).await;
+        let good = store.text();
+        issuer.goes_wrong(mishap);
+        second.handle.refresh(far()).await;
+        assert!(issuer.mishaps.lock().is_empty());
+        if mishap == Mishap::Revoked {
+            // It is over for everybody.
+            issuer.state.lock().good = None;
+        }
+        second.gets("login_required").await;
+        first.gets("login_required").await;
+        sleep(Duration::from_secs(600)).await;
+        let sent = issuer.state.lock().sent.clone();
+        let again: Vec<_> = sent.iter().filter(|one| Some(*one) != good.as_ref()).collect();
+        let different: BTreeSet<_> = again.iter().collect();
+        assert_eq!(different.len(), again.len(), "{mishap:?}: {sent:?}");
+        issuer.login("fresh");
+        store.put("fresh");
+        first.gets("fresh").await;
+        second.gets("fresh").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_back_to_a_used_up_token_has_it_sent_by_nobody() {
+    let (issuer, store, sidecar) = bench(true).await;
+    sidecar.handle.refresh(far()).await;
+    store.put("r0");
+    sidecar.gets("login_required").await;
+    assert_eq!((issuer.sent("r0"), issuer.sent("r2"), issuer.revocations()), (1, 0, 0));
+    store.put("r2");
+    sidecar.gets("fresh").await;
+}
+
+/// Its answer does not come in time, and the write comes through later.
+#[tokio::test(start_paused = true)]
+async fn a_write_of_our_own_that_came_late_is_not_taken_for_somebody_elses() {
+    let (issuer, store, sidecar) = bench(true).await;
+    *store.is_slow.lock() = true;
+    while !sidecar.handle.report().unpersisted {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let three = sidecar.handle.report().generation + 3;
+    while sidecar.handle.report().generation < three {
+        assert!(sidecar.serves().await, "{:?}", sidecar.handle.report());
+        sleep(Duration::from_secs(5)).await;
+    }
+    *store.is_slow.lock() = false;
+    while sidecar.handle.report().unpersisted {
+        sleep(Duration::from_secs(1)).await;
+    }
+    sidecar.handle.refresh(far()).await;
+    assert_eq!(store.text(), issuer.state.lock().good);
+    assert_eq!(issuer.revocations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_is_down_uses_up_few_versions_of_a_secret_in_aws() {
+    let (issuer, store) = (Strict::new(true, None), Versioned::new(Some("r0")));
+    (0..1000).for_each(|_| issuer.goes_wrong(Mishap::Down));
+    let sidecar = Sidecar::new(&store, "aws:alice", &issuer);
+    for _ in 0..24 * 60 {
+        sidecar.serves().await;
+        sleep(Duration::from_secs(60)).await;
+    }
+    // The store of this test ends a claim by a version; AWS itself does not.
+    let claims = store.writes.load(Ordering::SeqCst) / 2;
+    assert!((50..=100).contains(&claims), "{claims}");
 }
 
 #[tokio::test(start_paused = true)]

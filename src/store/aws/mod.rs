@@ -24,6 +24,7 @@ use self::client::Client;
 use self::problem::Problem;
 use super::json::{field, with_field};
 use super::{CLAIM_LAPSE, Claim, SecretStore, SecretVersion, StoreError, Take, Version};
+use crate::clock::Moment;
 use crate::config::model;
 use crate::secret::{AwsStage, SecretRef, SecretValue};
 use crate::tls::TlsError;
@@ -115,7 +116,12 @@ impl AwsStore {
 #[async_trait]
 impl SecretStore for AwsStore {
     async fn read(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
-        self.read_as(at, SecretValue::for_header).await
+        let found = self.read_as(at, SecretValue::for_header).await;
+        if found.as_ref().is_err_and(StoreError::is_about_the_store) {
+            // Whoever has a claim could not write either: they get their time once more.
+            self.claims_seen.lock().remove(Place::new(at)?.id);
+        }
+        found
     }
 
     async fn read_document(&self, at: &SecretRef) -> Result<SecretVersion, StoreError> {
@@ -171,6 +177,7 @@ impl SecretStore for AwsStore {
         let name = claim_name(&current, versions.claim());
         // Another one's content differs, so that AWS refuses whoever comes second.
         let content = SecretValue::new(format!("claim {:032x}", fastrand::u128(..)).into());
+        let asked_at = Moment::now();
         match self.client.put(place.id, &name, &content, Some(CLAIM_STAGE)).await {
             Ok(()) => {}
             Err(Problem::Exists) => return Err(StoreError::Claimed { at: at.clone() }),
@@ -178,7 +185,7 @@ impl SecretStore for AwsStore {
         }
         let held =
             SecretVersion { value: old.value.clone(), version: Some(Version::Name(name.into())) };
-        Ok(Claim::by_version(held))
+        Ok(Claim::since(asked_at, held))
     }
 
     async fn replace(
@@ -212,6 +219,17 @@ impl SecretStore for AwsStore {
         let put = self.client.put(place.id, &name, &text, None).await;
         put.map_err(|problem| problem.at(at))?;
         Ok(written(name))
+    }
+
+    /// Nothing is written, because AWS bounds how many versions there are in a day: others wait until
+    /// it lapses, and we do not have to.
+    async fn release(&self, at: &SecretRef, claim: Claim) -> Result<(), StoreError> {
+        let place = Place::new(at)?;
+        let long_ago = Instant::now().checked_sub(CLAIM_LAPSE);
+        if let (Some(Version::Name(name)), Some(long_ago)) = (&claim.held.version, long_ago) {
+            self.claims_seen.lock().insert(place.id.to_owned(), (name.to_string(), long_ago));
+        }
+        Ok(())
     }
 
     async fn may_put(&self, at: &SecretRef) -> Result<(), StoreError> {

@@ -175,6 +175,11 @@ impl Vault {
     fn forget(&self, path: &str, error: &StoreError) {
         if error.is_about_the_secret() || matches!(error, StoreError::NotAnAnswer { .. }) {
             self.places.lock().remove(path);
+        } else if error.is_about_the_store() {
+            // Whoever has the claim could not write either: they get their time once more.
+            if let Some(known) = self.places.lock().get_mut(path) {
+                known.claimed = None;
+            }
         }
     }
 }
@@ -212,7 +217,9 @@ impl SecretStore for Vault {
     }
 
     async fn claim(&self, at: &SecretRef, old: &SecretVersion) -> Result<Claim, StoreError> {
-        self.claim_field(at, old).await
+        let (path, _) = parts(at)?;
+        let claimed = self.claim_field(at, old).await;
+        claimed.inspect_err(|error| self.forget(path, error))
     }
 
     async fn replace(

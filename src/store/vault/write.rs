@@ -12,6 +12,7 @@ use super::super::{CLAIM_LAPSE, Claim, SecretVersion, StoreError, Version};
 use super::kv::{self, Engine, Place};
 use super::transport::Answer;
 use super::{Vault, parts};
+use crate::clock::Moment;
 use crate::secret::{SecretRef, SecretValue};
 
 /// The field that says that a process is about to replace the secret.
@@ -58,9 +59,10 @@ impl Vault {
         }
         let token = format!("{:016x}", fastrand::u64(..));
         whole.fields.insert(CLAIM_FIELD.to_owned(), token.into());
+        let asked_at = Moment::now();
         let version = self.write(at, whole).await?;
         let held = SecretVersion { value: old.value.clone(), version: Some(version) };
-        Ok(Claim::by_version(held))
+        Ok(Claim::since(asked_at, held))
     }
 
     pub(super) async fn replace_field(
