@@ -43,7 +43,7 @@ fn replicas_that_do_not_know_of_each_other_need_a_share() {
     );
     gateway(
         "gateway: {autoscaling: {enabled: true}}\n",
-        "set config.shaping.fleet, or switch autoscaling off",
+        "give the quota a `share` for the most there can be",
     );
     embedded("sidecar: {share: ''}\n", "set share (auto: one part of replicas and surge)");
     injector(

@@ -71,11 +71,11 @@
   {{- $own := get $quota "share" -}}
   {{- if and $limited (not $own) -}}
     {{- if $.autoscaling -}}
-      {{- fail (printf "%s: config.quotas.%s: the number of replicas changes, so no share of the quota is right for long, and replicas that each use too much meet 429 in half their calls: set config.shaping.fleet, or switch autoscaling off" $at $name) -}}
+      {{- fail (printf "%s: config.quotas.%s: the number of replicas changes, and replicas that each use too much meet 429 in half their calls: give the quota a `share` for the most there can be (1/N of maxReplicas and surge), or switch autoscaling off" $at $name) -}}
     {{- else if and (eq $.mode "profile") (or (not $share) (eq $share "auto")) -}}
-      {{- fail (printf "%s: config.quotas.%s: the pods of a profile cannot be counted, and two that each use the whole quota meet 429 in half their calls: give the quota a `share` (1/N for at most N pods, 1 where there is one), or set config.shaping.fleet" $at $name) -}}
+      {{- fail (printf "%s: config.quotas.%s: the pods of a profile cannot be counted, and two that each use the whole quota meet 429 in half their calls: give the quota a `share` (1/N for at most N pods, 1 where there is one)" $at $name) -}}
     {{- else if not $share -}}
-      {{- fail (printf "%s: config.quotas.%s: %d replicas that do not know of each other would each use the whole quota, and meet 429 in half their calls: set share (auto: one part of replicas and surge), or config.shaping.fleet" $at $name (int $.replicas)) -}}
+      {{- fail (printf "%s: config.quotas.%s: %d replicas that do not know of each other would each use the whole quota, and meet 429 in half their calls: set share (auto: one part of replicas and surge)" $at $name (int $.replicas)) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
