@@ -6,22 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::build::StartError;
 use super::clients::authorization_server;
+use super::keep::keep;
 use super::stores;
 use crate::config::Config;
 use crate::config::model::RefreshToken;
 use crate::credential::{AuthorizationServer, MintError, NoRandomness, Question};
 use crate::secret::{SecretRef, SecretValue};
-use crate::store::{CLAIM_LAPSE, SecretStore, StoreError, Stores};
+use crate::store::{SecretStore, StoreError, Stores};
 use crate::telemetry::Metrics;
-
-/// For so long a token is tried to be written: a claim of somebody who died has ended by then.
-const WRITE_MAX: Duration = CLAIM_LAPSE.saturating_mul(2);
-const WRITE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Ready to ask a person.
 #[derive(Debug)]
@@ -60,6 +56,13 @@ pub enum LoginError {
     /// The refresh token is there and could not be kept: it is lost, so log in again.
     #[error("the refresh token was obtained and could not be kept; log in again")]
     Lost(#[source] StoreError),
+    /// Whether the refresh token was kept is not known, and what is there by now is not overwritten: it
+    /// may be what the kept one was renewed to.
+    #[error(
+        "the store did not say whether it kept the refresh token, and holds another one by now: look \
+         at `status`, and log in again where it says login_required"
+    )]
+    Overtaken,
 }
 
 impl Login {
@@ -100,17 +103,7 @@ impl Login {
         let exchanged =
             self.server.exchange(&self.grant, self.shown.as_ref(), question, code).await;
         let token = exchanged.map_err(LoginError::Exchange)?.ok_or(LoginError::NoRefreshToken)?;
-        let deadline = Instant::now() + WRITE_MAX;
-        loop {
-            let Err(error) = self.stores.put(&self.grant.token, &token).await else {
-                return Ok(());
-            };
-            let is_worth_it = error.is_transient() || matches!(error, StoreError::Conflict { .. });
-            if !is_worth_it || Instant::now() >= deadline {
-                return Err(LoginError::Lost(error));
-            }
-            sleep(WRITE_AGAIN).await;
-        }
+        keep(&*self.stores, &self.grant.token, &token).await
     }
 
     /// How long until a running sidecar looks for another secret there; `None`: it notices at once.

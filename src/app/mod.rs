@@ -7,6 +7,7 @@ mod own_calls;
 mod clients;
 mod stores;
 mod online;
+mod keep;
 mod login;
 mod build;
 mod run;
