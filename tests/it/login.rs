@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use datapulse_sidecar::config::model::Level;
-use datapulse_sidecar::emulator::Client;
+use datapulse_sidecar::emulator::{Client, Effect, Fault, Scope};
 use reqwest::Url;
 use serde_json::json;
 
@@ -62,7 +62,7 @@ async fn whoever_approves_is_logged_in_and_a_sidecar_that_runs_serves_calls_with
     assert!(status == 200 && page.contains("You are logged in"), "{status} {page}");
     let (code, said) = login.ended().await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("uses it at once"), "{said}");
+    assert!(said.contains("finds it at once"), "{said}");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     rig.eventually("/v1/pipelines", 200).await;
     // The same again, after the vendor has ended what was granted before.
@@ -76,6 +76,38 @@ async fn whoever_approves_is_logged_in_and_a_sidecar_that_runs_serves_calls_with
     assert_ne!(token_in(&file), first);
     rig.eventually("/v1/pipelines", 200).await;
     assert_eq!(rig.emulator.grants("cli"), 2);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_login_while_the_token_is_good_is_used_for_the_next_one_which_an_operator_may_ask_for() {
+    let builder = builder(&alice("file:${DIR}/alice")).await;
+    std::fs::write(builder.dir().join("operators"), format!("{CANARY}-operators\n")).unwrap();
+    let builder = builder.config_in_dir("admin: {token: 'file:${DIR}/operators'}\n");
+    let rig = builder.unready().start().await;
+    let log_in = async || {
+        let login = Login::start(&rig.config_path(), "alice").await;
+        get(&person(&login.url, "approve").await).await;
+        let (code, said) = login.ended().await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("`POST /credentials/alice/refresh`"), "{said}");
+        token_in(&rig.dir().join("alice"))
+    };
+    log_in().await;
+    rig.eventually("/v1/pipelines", 200).await;
+    assert_eq!(rig.emulator.refreshes("cli"), 1);
+    let second = log_in().await;
+    assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    assert_eq!(
+        (rig.emulator.refreshes("cli"), token_in(&rig.dir().join("alice"))),
+        (1, second.clone())
+    );
+    let refresh = rig.client.post(rig.admin_url("/credentials/alice/refresh"));
+    let answer = refresh.bearer_auth(format!("{CANARY}-operators")).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    assert_eq!(rig.emulator.refreshes("cli"), 2);
+    assert_ne!(token_in(&rig.dir().join("alice")), second, "it was spent");
+    assert_eq!(rig.emulator.reuses("cli"), 0);
     rig.finish().await;
 }
 
@@ -121,6 +153,23 @@ async fn a_wrong_path_or_state_does_not_end_the_wait_and_whoever_denies_changes_
     assert!(code == Some(1) && said.contains("access was denied"), "{code:?} {said}");
     assert!(!stage.dir.path().join("alice").exists());
     assert_eq!(stage.emulator.grants("cli"), 0);
+}
+
+#[tokio::test]
+async fn a_page_that_is_loaded_again_while_the_code_is_exchanged_is_answered_at_once() {
+    let stage = stage(&alice("file:${DIR}/alice")).await;
+    let login = Login::start(&stage.config, "alice").await;
+    let answer = person(&login.url, "approve").await;
+    // It was exchanged, and the login does not know it yet.
+    stage.emulator.fault(Fault::times(Scope::Token, Effect::LateAnswerMs(3000), 1));
+    let again = async {
+        stage.emulator.granted("cli", 1).await;
+        get(&answer).await
+    };
+    let (first, again) = tokio::join!(get(&answer), again);
+    assert!(again.0 == 409 && again.1.contains("was answered"), "{again:?}");
+    assert!(first.0 == 200 && first.1.contains("You are logged in"), "{first:?}");
+    assert_eq!(login.ended().await.0, Some(0));
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ async fn ask(config: &Config, grant: &RefreshToken, args: &Args) -> Result<(), F
     }
     drop(arrive);
     let next = timeout_at(Instant::now() + args.timeout, arrived.recv()).await;
+    later_ones_are_told(arrived);
     let done = match next {
         Ok(Some(Arrived { returned, told })) => {
             let done = conclude(&login, &question, &returned).await;
@@ -141,6 +142,17 @@ async fn ask(config: &Config, grant: &RefreshToken, args: &Args) -> Result<(), F
         listening.stop().await;
     }
     done
+}
+
+/// Whoever comes after the first answer, or after the wait, is told so and not kept waiting.
+fn later_ones_are_told(mut arrived: mpsc::Receiver<Arrived>) {
+    arrived.close();
+    while let Ok(Arrived { told, .. }) = arrived.try_recv() {
+        if let Some(told) = told {
+            // Whoever asked may have left.
+            let _ = told.send(Said::Again);
+        }
+    }
 }
 
 /// What a person reads first.
@@ -205,7 +217,9 @@ fn kept(name: &str, grant: &RefreshToken, login: &Login) -> String {
         Some(poll) => format!("within {}", humantime::format_duration(poll)),
     };
     format!(
-        "`{name}` is logged in: its refresh token is in {}. A sidecar that runs uses it {when}.",
+        "`{name}` is logged in: its refresh token is in {}. A sidecar that runs finds it {when}. \
+         While it has an access token that is good, it uses that one until the next is due; \
+         `POST /credentials/{name}/refresh` at its admin listener gets the next one now.",
         grant.token
     )
 }

@@ -150,6 +150,12 @@ impl DataPulse {
         self.counters().grants.get(client).copied().unwrap_or(0)
     }
 
+    /// Waits until this client got so many grants.
+    pub(crate) async fn granted(&self, client: &str, times: u64) {
+        self.until(|counters| counters.grants.get(client).is_some_and(|count| *count >= times))
+            .await;
+    }
+
     /// A person grants this client something, without a browser: its first refresh token.
     pub(crate) fn grant(&self, client: &str) -> String {
         self.control.grant(client, None).expect("a client that may have it")
