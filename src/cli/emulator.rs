@@ -63,8 +63,7 @@ fn kind(text: &str) -> Result<Kind, &'static str> {
 }
 
 fn rate_headers(text: &str) -> Result<RateHeaders, &'static str> {
-    serde_json::from_value(serde_json::Value::from(text))
-        .map_err(|_unknown| "one of policy, split, x")
+    RateHeaders::parse(text).ok_or("one of policy, split, x")
 }
 
 pub(super) fn emulator(args: Args) -> Result<(), Failure> {

@@ -68,7 +68,8 @@ struct Change {
     limiter: Option<Kind>,
     limit: Option<String>,
     retry_after_date: Option<bool>,
-    rate_headers: Option<RateHeaders>,
+    /// One of [`RateHeaders`], or `none`.
+    rate_headers: Option<String>,
     rotate_refresh_tokens: Option<bool>,
 }
 
@@ -250,6 +251,14 @@ impl Control {
 
     fn change(&self, body: &[u8]) -> bool {
         let Ok(change) = serde_json::from_slice::<Change>(body) else { return false };
+        let style = match change.rate_headers.as_deref() {
+            None => None,
+            Some("none") => Some(None),
+            Some(text) => match RateHeaders::parse(text) {
+                None => return false,
+                style => Some(style),
+            },
+        };
         if let Some(text) = &change.limit {
             let kind = change.limiter.unwrap_or(Kind::FixedWindow);
             match Rate::parse(text) {
@@ -267,8 +276,8 @@ impl Control {
         if let Some(date) = change.retry_after_date {
             self.state.lock().settings.retry_after_date = date;
         }
-        if change.rate_headers.is_some() {
-            self.set_rate_headers(change.rate_headers);
+        if let Some(style) = style {
+            self.set_rate_headers(style);
         }
         true
     }

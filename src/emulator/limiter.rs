@@ -102,14 +102,21 @@ impl Limiter {
     #[must_use]
     pub fn reset(&self, now: Instant) -> Duration {
         let Rate { limit, window } = self.rate;
-        match self.kind {
-            Kind::FixedWindow => {
-                let start = self.start.unwrap_or(now);
-                window.saturating_sub(now.saturating_duration_since(start))
+        let at = match self.kind {
+            Kind::FixedWindow => self.start.map(|start| start + window),
+            Kind::SlidingLog => self.log.back().map(|newest| *newest + window),
+            // What was counted in a window weighs on the next one until that ends.
+            Kind::SlidingCounter => self.start.map(|start| match (self.previous, self.current) {
+                (0, 0) => start,
+                (_, 0) => start + window,
+                _ => start + window * 2,
+            }),
+            Kind::TokenBucket => {
+                let missing = 1.0 - self.tokens / f64::from(limit);
+                self.start.map(|filled| filled + window.mul_f64(missing))
             }
-            Kind::SlidingLog | Kind::SlidingCounter => window,
-            Kind::TokenBucket => window.mul_f64(1.0 - self.tokens / f64::from(limit)),
-        }
+        };
+        at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
     fn fixed_window(&mut self, now: Instant) -> Result<(), Duration> {
@@ -225,10 +232,31 @@ mod tests {
                 let now = start + Duration::from_millis(at);
                 let _admitted = limiter.admit(now);
                 let left = limiter.remaining(now);
-                assert!(limiter.reset(now) <= Duration::from_secs(1), "{kind:?} at {at}");
                 let mut same = limiter.clone();
                 let more = (0..).take_while(|_| same.admit(now).is_ok()).count();
                 assert_eq!(left as usize, more, "{kind:?} at {at}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_of_the_limit_is_there_again_after_the_reset_and_not_before() {
+        let (start, limit) = (Instant::now(), 7);
+        for kind in [Kind::FixedWindow, Kind::SlidingLog, Kind::SlidingCounter, Kind::TokenBucket] {
+            let unused = Limiter::new(kind, Rate::parse("7/s").unwrap());
+            assert_eq!(unused.reset(start), Duration::ZERO, "{kind:?}");
+            let mut limiter = unused;
+            for at in [0, 0, 300, 310, 900, 1200, 1210, 1220, 2900, 4000, 4500, 4600, 4999] {
+                let now = start + Duration::from_millis(at);
+                let _admitted = limiter.admit(now);
+                let reset = limiter.reset(now);
+                let admitted_after = |wait: Duration| {
+                    let mut same = limiter.clone();
+                    (0..).take_while(|_| same.admit(now + wait).is_ok()).count()
+                };
+                let tick = Duration::from_millis(1);
+                assert_eq!(admitted_after(reset + tick), limit, "{kind:?} at {at}: {reset:?}");
+                assert!(admitted_after(reset - tick) < limit, "{kind:?} at {at}: {reset:?}");
             }
         }
     }

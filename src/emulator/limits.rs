@@ -14,8 +14,7 @@ use super::resources::status;
 use crate::clock;
 
 /// How answers tell what is left of the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RateHeaders {
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
     Policy,
@@ -26,6 +25,17 @@ pub enum RateHeaders {
 }
 
 impl RateHeaders {
+    /// Reads `policy`, `split` or `x`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "policy" => Some(Self::Policy),
+            "split" => Some(Self::Split),
+            "x" => Some(Self::X),
+            _ => None,
+        }
+    }
+
     /// What is left of `rate`, and in how many seconds all of it is there again.
     fn of(self, rate: Rate, remaining: u32, reset: u64) -> HeaderMap {
         let Rate { limit, window } = rate;

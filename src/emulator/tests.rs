@@ -92,6 +92,29 @@ async fn faults_and_limits_set_over_http_strike_and_are_counted_without_secrets(
 }
 
 #[tokio::test]
+async fn what_tells_of_the_limit_is_switched_on_and_off_over_http() {
+    let (base, ..) = &start().await;
+    for (settings, status, told) in [
+        (r#"{"limit":"9/min"}"#, 200, None),
+        (r#"{"rate_headers":"x"}"#, 200, Some("x-ratelimit-limit")),
+        (r#"{"rate_headers":"y","limit":"1/min"}"#, 400, Some("x-ratelimit-limit")),
+        (r#"{"rate_headers":"policy"}"#, 200, Some("ratelimit-policy")),
+        (r#"{"token_life_seconds":60}"#, 200, Some("ratelimit-policy")),
+        (r#"{"rate_headers":"split"}"#, 200, Some("ratelimit-limit")),
+        (r#"{"rate_headers":"none"}"#, 200, None),
+    ] {
+        let changed = client().post(format!("{base}/_emulator/settings")).body(settings);
+        assert_eq!(changed.send().await.unwrap().status(), status, "{settings}");
+        let answer = get(base, "/v1/datasets", "dp_live_emulator_admin").await.unwrap();
+        assert_eq!(answer.status(), 200, "{settings}: nothing changes by half");
+        let headers = answer.headers();
+        let has_any = headers.keys().any(|name| name.as_str().contains("ratelimit"));
+        assert_eq!(has_any, told.is_some(), "{settings}: {headers:?}");
+        assert!(told.is_none_or(|name| headers.contains_key(name)), "{settings}: {headers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_one_after_the_deed() {
     let (base, control, ..) = &start().await;
     let refresh = |token: &str| {

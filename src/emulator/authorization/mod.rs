@@ -57,6 +57,8 @@ pub(super) struct Identity {
     pub(super) name: String,
     pub(super) label: String,
     pub(super) level: Level,
+    /// The grant that its token hangs on.
+    family: Option<u64>,
 }
 
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -69,12 +71,13 @@ impl State {
         let value = bearer(headers)?;
         if let Some(key) = self.settings.keys.iter().find(|key| key.key == value) {
             let (name, level) = (key.name.clone(), key.level);
-            return Some(Identity { label: name.clone(), name, level });
+            return Some(Identity { label: name.clone(), name, level, family: None });
         }
         let token =
             self.tokens.iter().rev().find(|token| token.value == value && token.expires > now)?;
         let label = format!("{}/{}", token.client, token.generation);
-        Some(Identity { name: token.client.clone(), label, level: token.level })
+        let (name, level, family) = (token.client.clone(), token.level, token.family);
+        Some(Identity { name, label, level, family })
     }
 
     fn mint(&mut self, right: Right) -> Option<(String, Duration)> {
@@ -142,7 +145,7 @@ impl State {
     pub(super) fn refresh(&mut self, headers: &HeaderMap, effect: Option<Effect>) -> Response {
         match self.identify(headers, Instant::now()) {
             Some(who) => {
-                let right = Right { client: who.name, level: who.level, family: None };
+                let right = Right { client: who.name, level: who.level, family: who.family };
                 self.minted(right, None, effect)
             }
             None => invalid_token(),

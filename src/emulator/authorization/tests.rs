@@ -211,6 +211,22 @@ async fn a_used_refresh_token_ends_the_family_with_its_access_tokens() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_refreshed_hangs_on_the_same_grant() {
+    let control = control();
+    let first = json!(control.grant("emulator-cli", Some("analytics:read")).unwrap());
+    let (_, granted) = token(&control, refresh(&first)).await;
+    let value = format!("Bearer {}", granted["access_token"].as_str().unwrap());
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
+    let answer = control.state.lock().refresh(&headers, None);
+    let answer: Value = serde_json::from_str(&text(answer).await).unwrap();
+    assert!(works(&control, &answer["access_token"]), "{answer}");
+    assert_eq!(control.revoke_grants(None), 1);
+    assert!(
+        !works(&control, &answer["access_token"]) && !works(&control, &granted["access_token"])
+    );
+}
+
+#[tokio::test]
 async fn tests_grant_revoke_and_switch_rotation_off_over_http() {
     let control = control();
     let post = |what: &str, body: Value| {
