@@ -32,7 +32,10 @@ const CLAIM_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// A claim has to last as long when the secret is sent.
 const SEND_MAX: Duration = Duration::from_secs(9);
 
-/// Between two tries that came to nothing, where each uses up one of about a hundred versions a day.
+/// Tries in a row that come to nothing and that follow each other as anywhere else, where each uses up
+/// one of about a hundred versions a day,
+const AWS_TRIES: u32 = 4;
+/// and the wait between two of them afterwards.
 const AWS_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// Where one credential's tokens come from, and which of its secrets is trusted.
@@ -56,8 +59,8 @@ pub(super) struct Supply {
     write_back: WriteBack,
     /// The issuer's last answer was about the secret: by now the store may hold another one.
     is_refused: bool,
-    /// The issuer did nothing at the last try, which used up a version of the store's all the same.
-    was_in_vain: bool,
+    /// Tries in a row at which the issuer did nothing, and that were claims in the store all the same.
+    in_vain: u32,
 }
 
 /// A stored secret that was turned down.
@@ -95,7 +98,7 @@ impl Supply {
             no_login: None,
             write_back: WriteBack::new(Arc::clone(credential)),
             is_refused: false,
-            was_in_vain: false,
+            in_vain: 0,
         }
     }
 
@@ -103,7 +106,7 @@ impl Supply {
     /// a claim is one.
     pub(super) fn least_wait(&self) -> Option<Duration> {
         let is_counted = matches!(self.stored.at(), SecretRef::Aws { .. });
-        (is_counted && self.was_in_vain).then_some(AWS_WAIT)
+        (is_counted && self.in_vain > AWS_TRIES).then_some(AWS_WAIT)
     }
 
     /// Waits until the store holds another secret than was read last. Cancel-safe.

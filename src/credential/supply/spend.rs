@@ -29,7 +29,6 @@ impl Supply {
         if self.spends() {
             self.spent.mark(&secret);
         }
-        self.was_in_vain = false;
         let asked = timeout(ATTEMPT_MAX, self.source.mint(&secret, is_new)).await;
         let given = match asked.unwrap_or(Err(MintError::Timeout)) {
             Ok(given) => given,
@@ -99,7 +98,7 @@ impl Supply {
     }
 
     fn works_after_all(&mut self, secret: &SecretValue) {
-        self.no_login = None;
+        (self.no_login, self.in_vain) = (None, 0);
         if self.is_rejected(secret) {
             self.rejected = None;
         }
@@ -141,7 +140,7 @@ impl Supply {
             MintError::Refused { code: Some("invalid_grant"), .. } => NoLogin::Refused,
             error if error.may_have_acted() => NoLogin::Lost,
             _ => {
-                self.was_in_vain = claim.is_some();
+                self.in_vain = self.in_vain.saturating_add(u32::from(claim.is_some()));
                 self.spent.unmark(&secret);
                 self.release(claim).await;
                 return error;
