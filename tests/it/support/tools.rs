@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -25,10 +26,21 @@ pub(crate) fn command(path: &str, home: &Path) -> Command {
     command
 }
 
-/// An address that nobody listens on, for a server that cannot choose one by itself.
+/// An address that nobody listens on, for a server that cannot choose one by itself. It is not one
+/// of those that the kernel gives away (32768 and up), and no other test is given it: between now
+/// and the server's start nobody takes it.
 pub(crate) fn free_address() -> SocketAddr {
-    let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("bound")
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Two test processes at once seldom begin near each other.
+    let beginning = std::process::id().wrapping_mul(61);
+    let next = || beginning.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let mut addresses = std::iter::repeat_with(next).take(COUNT as usize).map(|offset| {
+        let port = u16::try_from(FIRST + offset).expect("below 32768");
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    });
+    addresses.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 /// A client for a test's own calls to a server.
