@@ -15,7 +15,7 @@ test: setup-test ## The tests; a few minutes the first time, for building
 
 test-all: test test-load test-quota ## The tests, and the slower ones under load
 
-test-load: setup-build
+test-load: setup-test
 	cargo test --locked --test load -- --skip quotas::
 
 test-quota: setup-build ## Three saturated minutes against each of four limiters
