@@ -23,7 +23,7 @@ impl SecretWatch {
     /// Asks the store. From then on another value than this one is a change.
     ///
     /// # Errors
-    /// As [`SecretStore::read`].
+    /// As [`SecretStore::read`](super::super::SecretStore::read).
     pub async fn read(&self) -> Result<SecretVersion, StoreError> {
         let stores = &*self.secrets.stores;
         let mut found = self.entry.read(stores).await;
@@ -43,7 +43,7 @@ impl SecretWatch {
     /// found, if there is something: the store may be down, or bill each look.
     ///
     /// # Errors
-    /// As [`SecretStore::read`].
+    /// As [`SecretStore::read`](super::super::SecretStore::read).
     pub async fn recall(&self) -> Result<SecretVersion, StoreError> {
         let first = self.known_of(&self.entry);
         let is_refused = first.as_ref().is_some_and(|first| self.entry.has_refused(&first.value));
