@@ -40,6 +40,11 @@ pub struct Limits {
     pub connections: usize,
     /// How long a request's head may take to arrive, idle time between requests included.
     pub head_timeout: Duration,
+    /// Whether a connection stays open for the client's next request.
+    ///
+    /// Who asks just when the idle time ends meets a reset, so a server with a short
+    /// `head_timeout` keeps none (RFC 9112 9.5).
+    pub keep_alive: bool,
     /// How long answers in flight may take once the server stops.
     pub drain: Duration,
 }
@@ -58,7 +63,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut tasks = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-    let http = builder(limits.head_timeout);
+    let http = builder(limits);
     loop {
         let stream = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -150,11 +155,12 @@ impl AsyncWrite for Patient {
     }
 }
 
-fn builder(head_timeout: Duration) -> http1::Builder {
+fn builder(limits: Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // Without the timer, hyper panics on the first time limit.
     http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(limits.head_timeout)
+        .keep_alive(limits.keep_alive)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER);
     http
@@ -196,7 +202,8 @@ mod tests {
         );
         let app = app.route("/large", get(|| async { vec![0_u8; 64 * 1024 * 1024] }));
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, app, Limits { connections, head_timeout, drain }, stopped));
+        let limits = Limits { connections, head_timeout, keep_alive: false, drain };
+        tasks.spawn(serve(listener, app, limits, stopped));
         Server { address, stop, tasks, entered, go }
     }
 
@@ -222,6 +229,13 @@ mod tests {
         let server = start(4, SHORT, LONG).await;
         let answer = rest(send(server.address, "GET / HTTP/1.1\r\nHost: x").await).await;
         assert!(!answer.contains("200 OK"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn without_keep_alive_a_connection_ends_with_its_answer_which_says_so() {
+        let server = start(4, LONG, LONG).await;
+        let answer = rest(send(server.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await).await;
+        assert!(answer.contains("connection: close\r\n") && answer.ends_with("ok"), "{answer}");
     }
 
     #[tokio::test]

@@ -21,8 +21,12 @@ use crate::store::{Secrets, Stores};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::DroppedLines;
 
-const LIMITS: Limits =
-    Limits { connections: 64, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
+const LIMITS: Limits = Limits {
+    connections: 64,
+    head_timeout: Duration::from_secs(5),
+    keep_alive: false,
+    drain: Duration::from_secs(1),
+};
 
 /// What health answers from; cloning shares it.
 #[derive(Debug, Clone)]

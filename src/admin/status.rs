@@ -30,8 +30,12 @@ use crate::shaping::{QuotaReport, SharedKey};
 use crate::store::{SecretReport, StoreReport};
 use crate::webhook::{EndpointReport, Webhooks};
 
-const LIMITS: Limits =
-    Limits { connections: 16, head_timeout: Duration::from_secs(5), drain: Duration::from_secs(1) };
+const LIMITS: Limits = Limits {
+    connections: 16,
+    head_timeout: Duration::from_secs(5),
+    keep_alive: false,
+    drain: Duration::from_secs(1),
+};
 
 /// What status answers from.
 #[derive(Debug, Clone)]

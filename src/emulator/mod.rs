@@ -191,6 +191,7 @@ impl Emulator {
         let limits = serve::Limits {
             connections: 4096,
             head_timeout: Duration::from_secs(75),
+            keep_alive: true,
             drain: Duration::from_secs(5),
         };
         serve::serve(self.listener, app, limits, stop).await;

@@ -46,6 +46,7 @@ use crate::telemetry::trace;
 const LIMITS: Limits = Limits {
     connections: 256,
     head_timeout: Duration::from_secs(75),
+    keep_alive: true,
     drain: Duration::from_secs(30),
 };
 /// How long a delivery waits for the first read of the secrets, right after the start.

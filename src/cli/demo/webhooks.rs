@@ -28,6 +28,7 @@ const EVENT: &str = "dataset.updated";
 const LIMITS: Limits = Limits {
     connections: 16,
     head_timeout: std::time::Duration::from_secs(10),
+    keep_alive: false,
     drain: std::time::Duration::from_secs(1),
 };
 

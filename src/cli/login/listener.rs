@@ -27,6 +27,7 @@ const PATH: &str = "/callback";
 const LIMITS: Limits = Limits {
     connections: 16,
     head_timeout: Duration::from_secs(10),
+    keep_alive: false,
     drain: Duration::from_secs(2),
 };
 
