@@ -22,6 +22,7 @@ const EXPOSING: &[(&str, &str)] = &[
         "src/credential/key.rs",
         "keyed hashes: which credentials share a key, and audit fingerprints",
     ),
+    ("src/credential/unanswered.rs", "a mark is put before a secret that may be used up"),
     ("src/credential/schedule.rs", "a JWT's own expiry"),
     (
         "src/credential/verify.rs",

@@ -203,7 +203,8 @@ impl CredentialHandle {
     /// in use.
     pub(super) async fn ended(&self) -> bool {
         self.wait_for(|published| {
-            let is_idle = published.work != Work::Spending && !published.is_unpersisted;
+            let is_idle = published.work != Work::Spending
+                && !(published.is_unpersisted || published.has_to_write);
             (published.work == Work::Ended || is_idle).then_some(!published.is_unpersisted)
         })
         .await

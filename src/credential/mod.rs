@@ -18,6 +18,7 @@ mod spent;
 mod state;
 mod supply;
 mod token;
+mod unanswered;
 mod under_way;
 mod verify;
 mod write_back;

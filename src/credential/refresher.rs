@@ -139,10 +139,7 @@ impl Refresher {
     /// Tries to write what the store lacks, if there is something.
     async fn write(&mut self) {
         self.supply.write().await;
-        let is_unpersisted = self.supply.is_unpersisted();
-        self.published.send_modify(|p| {
-            p.is_unpersisted = is_unpersisted;
-        });
+        self.published.send_modify(|p| self.show_unwritten(p));
     }
 
     async fn wait(&self) -> Event {
@@ -268,12 +265,17 @@ impl Refresher {
             p.next_try = next;
             p.not_before = self.schedule.not_before();
             p.cooling_until = self.schedule.cooling_until();
-            p.is_unpersisted = self.supply.is_unpersisted();
+            self.show_unwritten(p);
             if has_ended {
                 p.work = Work::None;
                 p.attempts += 1;
             }
         });
+    }
+
+    fn show_unwritten(&self, published: &mut Published) {
+        published.is_unpersisted = self.supply.is_unpersisted();
+        published.has_to_write = self.supply.write_due().is_some();
     }
 
     /// The state of a credential with a new token; what the store holds may be another matter.

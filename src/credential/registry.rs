@@ -24,7 +24,7 @@ use crate::secret::SecretRef;
 use crate::store::{SecretWatch, Secrets};
 use crate::telemetry::Metrics;
 
-/// For so long a single try writes what it renewed.
+/// For so long a single try writes what came of it.
 const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
 
 /// The read sides of all credentials. Cloning is cheap; while a clone lives, so do the refreshers.
@@ -124,7 +124,8 @@ impl Issuers {
         let secret = watch(credential, secrets);
         let source = self.source(&credential.kind, permits, secrets);
         let mut supply = Supply::new(&credential.name, secret, source, None);
-        let minted = supply.mint(Reason::Initial, false).await?;
+        let minted = supply.mint(Reason::Initial, false).await;
+        // Also after an error: that an answer was lost is for others to know.
         let end = Instant::now() + LAST_WRITES_MAX;
         while let Some(due) = supply.write_due() {
             if timeout_at(end, sleep_until(due)).await.is_err() {
@@ -132,6 +133,7 @@ impl Issuers {
             }
             supply.write().await;
         }
+        let minted = minted?;
         if supply.is_unpersisted() {
             return Err(MintError::NotKept);
         }

@@ -141,6 +141,8 @@ pub(super) struct Published {
     pub(super) cooling_until: Option<Moment>,
     /// The store lacks a renewed secret that is in use.
     pub(super) is_unpersisted: bool,
+    /// The store lacks that, or a mark, and can be written to.
+    pub(super) has_to_write: bool,
 }
 
 impl Published {
@@ -155,6 +157,7 @@ impl Published {
             not_before: None,
             cooling_until: None,
             is_unpersisted: false,
+            has_to_write: false,
         }
     }
 

@@ -1,8 +1,8 @@
-//! A renewed secret on its way into its store.
+//! A renewed secret on its way into its store, or the mark of one that may be used up.
 //!
-//! It is in use from the moment it came. Until it is written a restart would not find it, so that the
-//! write is tried for ever; nobody's call waits for it, and nothing that somebody else wrote
-//! meanwhile is written over.
+//! A renewed one is in use from the moment it came. Until it is written a restart would not find it, and
+//! until the mark is written others may send what has it; so that the write is tried for ever. Nobody's
+//! call waits for it, and nothing that somebody else wrote meanwhile is written over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::spent::Spent;
+use super::unanswered::{is_marked, marked};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::secret::SecretValue;
@@ -22,7 +23,13 @@ pub(super) const WRITE_MAX: Duration = Duration::from_secs(2);
 /// No wait between two tries is longer: others may take a claim over after 15 s.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What one credential has renewed and not yet written.
+const UNWRITTEN: &str =
+    "a renewed secret is in use and cannot be written back: a restart will not find it";
+const UNMARKED: &str = "an answer was lost, and the refresh token that it was about cannot be marked in its \
+    store: whoever shares it may send it again";
+const MARKED: &str = "the refresh token whose answer was lost is marked in its store";
+
+/// What one credential has to write and has not written yet.
 #[derive(Debug)]
 pub(super) struct WriteBack {
     credential: Arc<str>,
@@ -47,7 +54,7 @@ enum Failed {
     /// Somebody else has put another value there.
     Overtaken,
     /// It is still the past, as another version: the next try knows.
-    Moved(SecretVersion),
+    Moved,
     /// The store is never written to.
     Never(String),
     /// Tried again.
@@ -60,8 +67,8 @@ impl WriteBack {
     }
 
     /// Whether the store lacks what is in use.
-    pub(super) const fn is_pending(&self) -> bool {
-        self.unwritten.is_some()
+    pub(super) fn lacks_the_one_in_use(&self) -> bool {
+        self.unwritten.as_ref().is_some_and(|unwritten| !unwritten.is_mark())
     }
 
     /// When the next try begins.
@@ -101,6 +108,16 @@ impl WriteBack {
         self.write(stored).await;
     }
 
+    /// As [`Self::put`], for the mark on `sent`, which may be used up.
+    pub(super) async fn mark(
+        &mut self,
+        stored: &SecretWatch,
+        claim: Option<Claim>,
+        sent: &SecretValue,
+    ) {
+        self.put(stored, claim, &marked(sent)).await;
+    }
+
     /// One more try, where that has a point. Cancel-safe, as [`Self::put`].
     pub(super) async fn retry(&mut self, stored: &SecretWatch) {
         if self.due().is_some() {
@@ -114,7 +131,9 @@ impl WriteBack {
         let cause = match unwritten.written(stored).await {
             Ok(()) => {
                 if !is_first {
-                    tracing::info!(credential = %self.credential, "a renewed secret is written");
+                    let text =
+                        if unwritten.is_mark() { MARKED } else { "a renewed secret is written" };
+                    tracing::info!(credential = %self.credential, text);
                 }
                 self.unwritten = None;
                 return;
@@ -129,8 +148,7 @@ impl WriteBack {
                 unwritten.backoff.next_wait();
                 cause
             }
-            Err(Failed::Moved(held)) => {
-                unwritten.claim.held = held;
+            Err(Failed::Moved) => {
                 unwritten.due = Some(Moment::now() + unwritten.backoff.next_wait());
                 "the secret was written meanwhile, with a value that is used up".to_owned()
             }
@@ -140,18 +158,22 @@ impl WriteBack {
             }
         };
         if is_first {
-            tracing::warn!(
-                credential = %self.credential,
-                cause,
-                "a renewed secret is in use and cannot be written back: a restart will not find it"
-            );
+            let text = if unwritten.is_mark() { UNMARKED } else { UNWRITTEN };
+            tracing::warn!(credential = %self.credential, cause, text);
         }
     }
 }
 
+fn late() -> Failed {
+    Failed::Later("the store did not answer in time".to_owned())
+}
+
 impl Unwritten {
-    async fn written(&self, stored: &SecretWatch) -> Result<(), Failed> {
-        let late = || Failed::Later("the store did not answer in time".to_owned());
+    fn is_mark(&self) -> bool {
+        is_marked(&self.new)
+    }
+
+    async fn written(&mut self, stored: &SecretWatch) -> Result<(), Failed> {
         let written = timeout(WRITE_MAX, stored.replace(&self.claim, &self.new)).await;
         match written.map_err(|_elapsed| late())? {
             Ok(()) => Ok(()),
@@ -162,13 +184,30 @@ impl Unwritten {
                     return Ok(());
                 }
                 Err(if self.tried.has(&found.value) {
-                    Failed::Moved(found)
+                    self.moved(stored, found).await
                 } else {
                     Failed::Overtaken
                 })
             }
             Err(error @ StoreError::ReadOnly { .. }) => Err(Failed::Never(error_chain(&error))),
             Err(error) => Err(Failed::Later(error_chain(&error))),
+        }
+    }
+
+    /// A mark needs a claim anew: whoever has one by now may get a successor, over which no mark belongs.
+    /// Where there are no versions, ours has not ended.
+    async fn moved(&mut self, stored: &SecretWatch, found: SecretVersion) -> Failed {
+        if !self.is_mark() || found.version.is_none() {
+            self.claim.held = found;
+            return Failed::Moved;
+        }
+        match timeout(WRITE_MAX, stored.claim(&found)).await {
+            Ok(Ok(claim)) => {
+                self.claim = claim;
+                Failed::Moved
+            }
+            Ok(Err(error)) => Failed::Later(error_chain(&error)),
+            Err(_elapsed) => late(),
         }
     }
 }

@@ -31,7 +31,7 @@ async fn configured(aws: &Aws, reference: &str, poll: &str) -> Builder {
 }
 
 /// The same with keys in the environment.
-async fn reader(aws: &Aws, reference: &str, poll: &str) -> Builder {
+pub(crate) async fn reader(aws: &Aws, reference: &str, poll: &str) -> Builder {
     let key = format!("{CANARY}-aws-key");
     let builder = configured(aws, reference, poll).await;
     builder.env("AWS_ACCESS_KEY_ID", "AKIDTEST").env("AWS_SECRET_ACCESS_KEY", &key)

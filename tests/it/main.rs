@@ -17,6 +17,7 @@ mod tokens;
 mod rotation;
 mod time;
 mod refresh_tokens;
+mod lost_answers;
 mod reload;
 mod operating;
 mod page;

@@ -12,13 +12,13 @@ use crate::rotation::{FULL_DISK, make_room};
 use crate::support::{Builder, Callers, Gate, Hold, OpenBao, Process, Relay, Rig, Way, comes_true};
 
 /// A second, at the least: the emulator's tokens count whole seconds.
-const LIFE: Duration = Duration::from_secs(2);
-const DATA: &str = "/v1/datasets";
+pub(crate) const LIFE: Duration = Duration::from_secs(2);
+pub(crate) const DATA: &str = "/v1/datasets";
 /// For a whole secret, whatever it is: what the sidecar needs to claim and to replace.
 const WRITER: &str = r#"path "secret/data/*" { capabilities = ["read", "update"] }"#;
 
 /// `alice`, and nothing else, with her refresh token at this reference.
-fn with_alice(builder: Builder, token: &str) -> Builder {
+pub(crate) fn with_alice(builder: Builder, token: &str) -> Builder {
     with_client(builder, "client_id: cli", token)
 }
 
@@ -30,14 +30,19 @@ fn with_client(builder: Builder, client: &str, token: &str) -> Builder {
 }
 
 /// With a token in a file, as `login` leaves it there.
-async fn in_a_file(builder: Builder) -> (Rig, PathBuf) {
+pub(crate) async fn in_a_file(builder: Builder) -> (Rig, PathBuf) {
     let file = builder.dir().join("alice");
     std::fs::write(&file, format!("{}\n", builder.grant("cli"))).unwrap();
     (with_alice(builder, "file:${DIR}/alice").start().await, file)
 }
 
 /// With a token in OpenBao, reached at this address.
-async fn in_vault(builder: Builder, bao: &OpenBao, address: &str, name: &str) -> Builder {
+pub(crate) async fn in_vault(
+    builder: Builder,
+    bao: &OpenBao,
+    address: &str,
+    name: &str,
+) -> Builder {
     let fields = json!({"refresh_token": builder.grant("cli"), "other": {"a": [1, null]}});
     bao.put(name, &fields).await;
     std::fs::write(builder.dir().join("vault"), bao.token("writer", "1h").await).unwrap();
@@ -48,25 +53,25 @@ async fn in_vault(builder: Builder, bao: &OpenBao, address: &str, name: &str) ->
     ))
 }
 
-async fn open_bao() -> OpenBao {
+pub(crate) async fn open_bao() -> OpenBao {
     let bao = OpenBao::dev().await;
     bao.policy("writer", WRITER).await;
     bao
 }
 
-fn content(file: &Path) -> String {
+pub(crate) fn content(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
 /// Somebody logs in.
-fn log_in(rig: &Rig, file: &Path) {
+pub(crate) fn log_in(rig: &Rig, file: &Path) {
     let beside = file.with_extension("new");
     std::fs::write(&beside, rig.emulator.grant("cli")).unwrap();
     std::fs::rename(beside, file).unwrap();
 }
 
 /// Waits until calls are told so.
-async fn login_is_required(rig: &Rig) {
+pub(crate) async fn login_is_required(rig: &Rig) {
     let told = async || {
         let answer = rig.get(DATA).await;
         let code = answer.headers().get("x-datapulse-sidecar-error");
@@ -76,7 +81,7 @@ async fn login_is_required(rig: &Rig) {
 }
 
 /// The next answer of the token endpoint goes wrong like this.
-fn token_fault(rig: &Rig, effect: Effect) {
+pub(crate) fn token_fault(rig: &Rig, effect: Effect) {
     rig.emulator.fault(Fault::times(Scope::Token, effect, 1));
 }
 
@@ -301,63 +306,106 @@ async fn an_issuer_that_does_not_rotate_has_its_token_left_alone() {
     }
 }
 
-/// What a process was doing when it was killed, and whether the grant survives that.
+/// What a process was doing when it was killed, and what comes of the grant.
 struct Death {
     name: &'static str,
     vault: Hold,
     issuer: Hold,
-    survives: bool,
+    /// Whether the issuer's answer was lost before.
+    is_lost: bool,
+    end: End,
 }
 
-/// The first write to Vault is the claim, the second the new token.
-const DEATHS: [Death; 7] = [
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Survives,
+    /// The next one sends the token once more, and a login is required.
+    SentAgain,
+    /// A login is required, and the next one knows without sending anything.
+    Known,
+}
+
+/// The first write to Vault is the claim, the second the new token, or the mark of a lost answer.
+const DEATHS: [Death; 9] = [
     Death {
         name: "before-the-claim",
         vault: Hold::Request(1),
         issuer: Hold::Nothing,
-        survives: true,
+        is_lost: false,
+        end: End::Survives,
     },
     Death {
         name: "claimed-and-not-told",
         vault: Hold::Answer(1),
         issuer: Hold::Nothing,
-        survives: true,
+        is_lost: false,
+        end: End::Survives,
     },
     Death {
         name: "claimed-and-not-sent",
         vault: Hold::Nothing,
         issuer: Hold::Request(1),
-        survives: true,
+        is_lost: false,
+        end: End::Survives,
     },
     Death {
         name: "spent-and-not-told",
         vault: Hold::Nothing,
         issuer: Hold::Answer(1),
-        survives: false,
+        is_lost: false,
+        end: End::SentAgain,
     },
     Death {
         name: "told-and-not-written",
         vault: Hold::Request(2),
         issuer: Hold::Nothing,
-        survives: false,
+        is_lost: false,
+        end: End::SentAgain,
     },
     Death {
         name: "written-and-not-told",
         vault: Hold::Answer(2),
         issuer: Hold::Nothing,
-        survives: true,
+        is_lost: false,
+        end: End::Survives,
     },
-    Death { name: "all-done", vault: Hold::Nothing, issuer: Hold::Nothing, survives: true },
+    Death {
+        name: "lost-and-not-marked",
+        vault: Hold::Request(2),
+        issuer: Hold::Nothing,
+        is_lost: true,
+        end: End::SentAgain,
+    },
+    Death {
+        name: "marked-and-not-told",
+        vault: Hold::Answer(2),
+        issuer: Hold::Nothing,
+        is_lost: true,
+        end: End::Known,
+    },
+    Death {
+        name: "all-done",
+        vault: Hold::Nothing,
+        issuer: Hold::Nothing,
+        is_lost: false,
+        end: End::Survives,
+    },
 ];
 
 async fn dies(bao: &OpenBao, death: &Death) {
-    let Death { name, vault, issuer, survives } = death;
+    let Death { name, vault, issuer, is_lost, end } = death;
     let builder = Rig::builder().await;
     let issuers: std::net::SocketAddr = ([127, 0, 0, 1], builder.upstream_port()).into();
     let gates = [Gate::new(bao.address, *vault).await, Gate::new(issuers, *issuer).await];
     let builder = in_vault(builder, bao, &format!("http://{}", gates[0].address), name).await;
     let token = format!("auth: {{token_url: 'http://{}/oauth/token'}}\n", gates[1].address);
-    let mut rig = builder.config(&token).start().await;
+    // A gateway would have an answer of its own.
+    let builder = if *is_lost {
+        builder.fault(Fault::times(Scope::Token, Effect::LoseAnswer, 1))
+    } else {
+        builder.config(&token)
+    };
+    let mut rig = builder.start().await;
     match (vault, issuer) {
         (Hold::Nothing, Hold::Nothing) => drop(rig.eventually(DATA, 200).await),
         (Hold::Nothing, _) => gates[1].holds().await,
@@ -367,11 +415,12 @@ async fn dies(bao: &OpenBao, death: &Death) {
     rig.sidecar.ended().await;
     gates.iter().for_each(Gate::open);
     rig.start_again().await;
-    if *survives {
+    if *end == End::Survives {
         rig.eventually(DATA, 200).await;
         assert_eq!(rig.emulator.reuses("cli"), 0, "{name}");
     } else {
         login_is_required(&rig).await;
+        assert_eq!(rig.emulator.reuses("cli") > 0, *end == End::SentAgain, "{name}");
         let (token, held) =
             (rig.emulator.grant("cli"), bao.get(&format!("secret/data/{name}")).await);
         let mut fields = held["data"].clone();

@@ -186,14 +186,42 @@ async fn retry_after_is_read_as_seconds_or_as_a_date_and_bounded() {
     }
 }
 
+/// A port where nobody listens, a name that nobody has, and a server that does not speak TLS, or shows a
+/// certificate that nobody here trusts.
 #[tokio::test]
-async fn nobody_there_is_transient() {
+async fn without_a_connection_nothing_was_sent_and_it_is_transient() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}/s3cr3t", gone.local_addr().unwrap());
+    drop(gone);
+    let (plain, _tasks) = issuer(Router::new()).await;
+    let no_tls = plain.as_str().replace("http://", "https://");
+    let (untrusted, _served) = served_over_tls().await;
+    for url in [nobody, "http://s3cr3t.invalid/t".to_owned(), no_tls, untrusted] {
+        let endpoint = endpoint(url.parse().unwrap(), TokenRequest::Json);
+        let error = endpoint.ask(&BTreeMap::new()).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_transient()), ("unreachable", true), "{url}");
+        assert!(!error.may_have_acted(), "{url}");
+        assert!(!format!("{error:?}").contains("/s3cr3t"));
+    }
+}
+
+/// A server with a certificate of its own making.
+async fn served_over_tls() -> (String, JoinSet<()>) {
+    tls::install_provider();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![pair.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/s3cr3t", listener.local_addr().unwrap()).parse().unwrap();
-    drop(listener);
-    let error = endpoint(url, TokenRequest::Json).ask(&BTreeMap::new()).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_transient()), ("unreachable", true));
-    assert!(!format!("{error:?}").contains("s3cr3t"));
+    let port = listener.local_addr().unwrap().port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    (format!("https://localhost:{port}/t"), tasks)
 }
 
 /// Nobody takes connections from the queue, which is full: the next one is never answered.

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::key::KeyPrint;
 use super::schedule::Reason;
 use super::spent::Spent;
+use super::unanswered::is_marked;
 use super::verify::Verifier;
 use super::write_back::WriteBack;
 use super::{Effect, MintError, Minted, NoLogin, TokenSource};
@@ -145,11 +146,11 @@ impl Supply {
     }
 
     /// Whether the store lacks a renewed secret that is in use.
-    pub(super) const fn is_unpersisted(&self) -> bool {
-        self.write_back.is_pending()
+    pub(super) fn is_unpersisted(&self) -> bool {
+        self.write_back.lacks_the_one_in_use()
     }
 
-    /// When that is tried to be written again.
+    /// When what the store lacks, that or a mark, is tried to be written again.
     pub(super) fn write_due(&self) -> Option<Moment> {
         self.write_back.due()
     }
@@ -227,6 +228,9 @@ impl Supply {
         if let Ok(found) = &found {
             self.held = Some(found.clone());
         }
+        if self.spends() && found.as_ref().is_ok_and(|found| is_marked(&found.value)) {
+            return Err(self.without_login(NoLogin::Lost));
+        }
         match self.choose(found.as_ref().map(|found| &found.value), reason) {
             Some(secret) if self.spent.has(&secret) => {
                 Err(self.login_required(self.no_login.unwrap_or(NoLogin::Lost)))
@@ -234,8 +238,7 @@ impl Supply {
             Some(secret) => Ok(secret),
             None => Err(match found {
                 Err(error) if self.spends() && error.is_absence() => {
-                    self.no_login = Some(NoLogin::Absent);
-                    self.login_required(NoLogin::Absent)
+                    self.without_login(NoLogin::Absent)
                 }
                 Err(error) => error.into(),
                 Ok(_unused) => MintError::Timeout,
@@ -267,8 +270,8 @@ impl Supply {
             return if is_worth_a_try { Some(found.clone()) } else { self.accepted.clone() };
         }
         let is_past = self.write_back.is_outdated(found) || self.spent.has(found);
-        if is_past && self.is_ours() {
-            return self.accepted.clone();
+        if is_past {
+            return if self.is_ours() { self.accepted.clone() } else { Some(found.clone()) };
         }
         self.rejected = None;
         self.write_back.give_up();
@@ -287,10 +290,6 @@ impl Supply {
 
     fn claimed(&self) -> MintError {
         StoreError::Claimed { at: self.stored.at().clone() }.into()
-    }
-
-    fn login_required(&self, why: NoLogin) -> MintError {
-        MintError::LoginRequired { credential: Arc::clone(&self.credential), why }
     }
 }
 

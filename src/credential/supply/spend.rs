@@ -2,8 +2,11 @@
 //!
 //! Nothing here is given up half-way: an answer that is missed may hold the only secret that works.
 
+use std::sync::Arc;
+
 use tokio::time::timeout;
 
+use super::super::unanswered::is_marked;
 use super::super::write_back::WRITE_MAX;
 use super::super::{Given, MintError, Minted, NoLogin};
 use super::{ATTEMPT_MAX, Rejected, SEND_MAX, Supply, Taken};
@@ -80,14 +83,17 @@ impl Supply {
         claim: Option<Claim>,
     ) -> Result<Minted, MintError> {
         match (given.next_secret, given.token) {
-            (None, Err(error)) => Err(self.unspent(error, secret, claim).await),
-            (None, Ok(minted)) => {
+            // Not even a token: what that is an answer to cannot be known.
+            (None, Err(error @ MintError::NotAnAnswer)) => {
+                Err(self.unspent(error, secret, claim).await)
+            }
+            (None, token) => {
                 // The issuer has it stay as it is.
                 self.spent.unmark(&secret);
                 self.works_after_all(&secret);
                 self.accepted = Some(secret);
                 self.release(claim).await;
-                Ok(minted)
+                token
             }
             (Some(next), token) => {
                 self.works_after_all(&secret);
@@ -146,19 +152,29 @@ impl Supply {
                 return error;
             }
         };
-        if claim.is_none() {
-            // It was on its way into the store, and is of no use there any more.
-            self.write_back.give_up();
-        }
-        if why == NoLogin::Refused {
+        if why == NoLogin::Lost {
+            self.write_back.mark(&self.stored, claim, &secret).await;
+        } else {
+            if claim.is_none() {
+                // It was on its way into the store, and is of no use there any more.
+                self.write_back.give_up();
+            }
             self.release(claim).await;
         }
         self.no_login = Some(why);
-        // Somebody else may have written another one meanwhile.
-        match timeout(WRITE_MAX, self.stored.peek()).await {
-            Ok(Ok(found)) if self.spent.has(&found.value) => self.login_required(why),
-            _ => error,
+        if self.write_due().is_some() || self.is_still_there().await {
+            self.login_required(why)
+        } else {
+            error
         }
+    }
+
+    /// Whether nobody else has written another one meanwhile.
+    async fn is_still_there(&self) -> bool {
+        let found = timeout(WRITE_MAX, self.stored.peek()).await;
+        found.is_ok_and(|found| {
+            found.is_ok_and(|found| self.spent.has(&found.value) || is_marked(&found.value))
+        })
     }
 
     /// Others need not wait until a claim lapses. Where that cannot be told, it does.
@@ -168,6 +184,16 @@ impl Supply {
             let reason = error.kind();
             tracing::debug!(credential = %self.credential, reason, "a claim is left to lapse");
         }
+    }
+
+    /// Nothing but a login helps.
+    pub(super) fn without_login(&mut self, why: NoLogin) -> MintError {
+        self.no_login = Some(why);
+        self.login_required(why)
+    }
+
+    pub(super) fn login_required(&self, why: NoLogin) -> MintError {
+        MintError::LoginRequired { credential: Arc::clone(&self.credential), why }
     }
 
     fn turn_down(&mut self, secret: SecretValue, status: u16) -> MintError {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use datapulse_sidecar::config::model::Level;
+use datapulse_sidecar::emulator::Fault;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -87,6 +88,12 @@ impl Builder {
     /// Whether refresh tokens are good once.
     pub(crate) fn set_rotation(&self, rotates: bool) {
         self.emulator.set_rotation(rotates);
+    }
+
+    /// Goes wrong as described, from the start.
+    pub(crate) fn fault(self, fault: Fault) -> Self {
+        self.emulator.fault(fault);
+        self
     }
 
     /// The emulator's routes, to be served in another way.

@@ -1,6 +1,8 @@
 //! Refresh tokens that are good once, under a paused clock: an issuer that ends everything when it
 //! sees one twice, stores that let one claim at a time, and whatever goes wrong between the two.
 
+mod lost_answers;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +22,8 @@ enum Mishap {
     Lost,
     /// All is done, and the gateway before the issuer gives up.
     Gateway,
+    /// Nothing is done, and nobody knows.
+    Vanished,
     /// Nothing is done.
     Down,
     /// The client is not known.
@@ -107,6 +111,7 @@ impl TokenSource for Grant {
         travels().await;
         let mishap = self.0.mishaps.lock().pop_front();
         match mishap {
+            Some(Mishap::Vanished) => return Err(MintError::Timeout),
             Some(Mishap::Down) => return Err(refused(503, None)),
             Some(Mishap::Client) => return Err(refused(401, Some("invalid_client"))),
             Some(Mishap::Revoked) => return Err(refused(400, Some("invalid_grant"))),
