@@ -10,9 +10,11 @@ use crate::config::Config;
 /// The container's name, which nothing else in a pod may have.
 pub(super) const NAME: &str = "datapulse-sidecar";
 const CONTAINER: &str = include_str!("container.yaml");
-const VOLUMES: &str = include_str!("volumes.yaml");
+pub(super) const VOLUMES: &str = include_str!("volumes.yaml");
 /// Where Vault's login finds the pod's token, and what for it is made.
 const VAULT_MOUNT: &str = "/var/run/secrets/vault";
+/// `container.yaml`'s startup probe gives up after 60 s; what opens is asked a few seconds later.
+const STARTUP_TIMEOUT_MAX: Duration = Duration::from_secs(55);
 /// All annotations of a pod together have 256 KiB.
 const CONFIG_BYTES_MAX: usize = 200 * 1024;
 

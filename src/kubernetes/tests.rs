@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Sidecar, inject};
 use crate::config;
+use crate::shaping::state_file;
 
 const CONFIG: &str = "\
 # what apps may use
@@ -181,6 +182,18 @@ fn a_pod_that_would_open_the_sidecar_is_refused() {
     refused(&pod("volumes: [{name: datapulse-sidecar-state}]"), "as ours do");
     let quiet = pod("hostNetwork: false");
     assert!(inject(&quiet, &sidecar(), &[]).is_ok());
+}
+
+/// A kubelet evicts the whole pod, the app too, when a volume holds more than it may.
+#[test]
+fn the_volume_of_the_state_holds_every_quota_that_is_kept() {
+    let volumes: Value = serde_saphyr::from_str(super::pod::VOLUMES).unwrap();
+    let mut volumes = volumes.as_array().unwrap().iter();
+    let state = volumes.find(|volume| volume["name"] == "datapulse-sidecar-state").unwrap();
+    let limit = state["emptyDir"]["sizeLimit"].as_str().unwrap();
+    let limit: usize = limit.strip_suffix("Mi").unwrap().parse().unwrap();
+    let file = state_file::REGIONS_MAX * state_file::layout::REGION_BYTES;
+    assert!(limit * 1024 * 1024 > file + 64 * 1024, "{limit} MiB for a file of {file} bytes");
 }
 
 #[test]

@@ -12,7 +12,7 @@
   configMap: {name: {{ include "datapulse-sidecar.configMapName" . }}}
 {{- end }}
 - name: datapulse-sidecar-state
-  emptyDir: {sizeLimit: 1Mi}
+  emptyDir: {sizeLimit: 20Mi}
 {{- if ne .mode "gateway" }}
 - name: datapulse-sidecar-no-token
   emptyDir: {sizeLimit: 4Ki}

@@ -26,7 +26,7 @@ use head::{Head, name_hash};
 use layout::{HEAD_BYTES, Nonsense, Places, REGION_BYTES};
 
 /// Quotas that are kept; further ones are not.
-const REGIONS_MAX: usize = 256;
+pub const REGIONS_MAX: usize = 256;
 
 /// The file of this process's schedules.
 #[derive(Debug)]
