@@ -17,7 +17,7 @@ mod reload;
 pub use build::{Ports, Sidecar, StartError};
 pub use login::{Login, LoginError};
 pub use online::{Finding, check_online};
-pub use run::{Ended, Shutdown};
+pub use run::{Ended, LAST_WRITE_MAX, Shutdown};
 
 #[cfg(test)]
 mod tests;

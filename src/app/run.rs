@@ -13,8 +13,8 @@ use super::reload::{NEW_PARTS_MAX, Part};
 use crate::credential::Registry;
 use crate::{admin, proxy, webhook};
 
-/// The end waits this long for what has to be written.
-const LAST_WRITE_MAX: Duration = Duration::from_secs(12);
+/// The end waits this long for what has to be written. (The gateway's chart reckons with it.)
+pub const LAST_WRITE_MAX: Duration = Duration::from_secs(12);
 
 /// Tells a running sidecar to stop, in two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,12 @@
 //! What every pod with a sidecar is like: restricted, apart, and without what breaks life cycles.
 
-use serde_json::Value;
+use std::fs;
+use std::time::Duration;
 
-use crate::support::{Setup, items, none, pod, title, word};
+use datapulse_sidecar::{app, config};
+use serde_json::{Value, json};
+
+use crate::support::{Helm, Setup, items, none, objects, path, pod, title, word};
 
 /// Every pod of every set-up, with where it is from.
 fn pods() -> Vec<(String, Value)> {
@@ -129,6 +133,39 @@ fn the_token_for_vault_is_for_vault_alone_and_short_lived() {
         }
     }
     assert!(seen >= 3);
+}
+
+/// What the binary does between SIGTERM and its end is over before the kubelet kills it.
+#[test]
+fn a_gateways_pod_may_take_as_long_to_end_as_its_binary() {
+    let setups = Setup::of("datapulse-sidecar");
+    let mut runs: Vec<_> = setups.iter().map(|setup| (setup, json!({}))).collect();
+    let default = setups.iter().find(|s| s.name().ends_with("/default")).expect("the file");
+    for span in ["10m", "1h30m", "2h 37min", "1.5h", "90 seconds", "1d", "1 min 500ms", "3s"] {
+        let rule = json!({"methods": ["GET"], "path": "/v1/exports/**", "level": "read_only",
+                          "request_timeout": span});
+        runs.push((default, json!({"config": {"policy": [rule]}})));
+    }
+    let upstream = json!({"config": {"upstream": {"request_timeout": "2m"}}});
+    runs.push((default, upstream));
+    runs.push((default, json!({"drain": {"max": "8s"}})));
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("values.yaml");
+    for (setup, more) in runs {
+        fs::write(&file, more.to_string()).expect("written");
+        let args = ["--values", path(&setup.values), "--values", path(&file)];
+        let rendered = Helm::Four.template(setup.chart, &args);
+        let objects = objects(&rendered.unwrap_or_else(|e| panic!("{}: {e}", setup.name())));
+        let config = objects.iter().find_map(|o| o.pointer("/data/config.yaml")?.as_str());
+        let config = config::parse(config.expect("it has one"), "config.yaml", &|_| None);
+        let (config, _) = config.unwrap_or_else(|e| panic!("{}: {e}", setup.name()));
+        let most = config.drain.max + config.answer_time() + app::LAST_WRITE_MAX;
+        let at = "/spec/template/spec/terminationGracePeriodSeconds";
+        let grace = objects.iter().find_map(|object| object.pointer(at)?.as_u64());
+        let grace = Duration::from_secs(grace.expect("it is said"));
+        let at_most = most + Duration::from_secs(2);
+        assert!(grace >= most && grace <= at_most, "{}: {more}: {grace:?}", setup.name());
+    }
 }
 
 #[test]

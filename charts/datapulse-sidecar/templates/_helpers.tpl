@@ -69,6 +69,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set . "sidecar" $sidecar -}}
 {{- end }}
 
+{{/* terminationGracePeriodSeconds of the pods; the argument is one of the library's. */}}
+{{- define "gateway.gracePeriod" -}}
+{{- $asked := .root.Values.gateway.terminationGracePeriodSeconds -}}
+{{- $max := get (.config.drain | default dict) "max" | default "5s" -}}
+{{- $least := add (include "datapulse-sidecar.seconds" $max) 12 -}}
+{{- if eq (toString $asked) "auto" -}}
+{{- add $least (include "datapulse-sidecar.answerTime" .config) -}}
+{{- else if lt (int64 $asked) (int64 $least) -}}
+{{- fail (printf "datapulse-sidecar: gateway.terminationGracePeriodSeconds: a pod that drains (drain.max: %s) and writes what it renewed (12 s) may take %d s, and would be killed before: set at least that, or auto, which also waits for the longest call" $max (int64 $least)) -}}
+{{- else -}}
+{{- int64 $asked -}}
+{{- end -}}
+{{- end }}
+
 {{/* auto | true | false, and a kind: "true" where the object is to be made. */}}
 {{- define "gateway.wanted" -}}
 {{- $asked := .asked | toString -}}
