@@ -1,5 +1,7 @@
 //! What is added to a pod: one container, its volumes, and how the pod is marked.
 
+use std::time::Duration;
+
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use thiserror::Error;
@@ -40,6 +42,9 @@ pub enum SidecarError {
     /// Listen on `[::]:9464`.
     #[error("health.listen is a loopback address, which the kubelet cannot probe; use [::]:9464")]
     Unprobeable,
+    /// The app would never start while a store is down.
+    #[error("startup_timeout: the kubelet kills what has not started after 60 s; 55s at most")]
+    StartsTooLate,
     /// Vault's token is mounted elsewhere.
     #[error("stores.vault.auth.token_file: the pod's token will be {VAULT_MOUNT}/token; say so")]
     TokenElsewhere,
@@ -65,6 +70,9 @@ impl Sidecar {
         }
         if config.health_listen.ip().is_loopback() {
             return Err(SidecarError::Unprobeable);
+        }
+        if config.startup_timeout > STARTUP_TIMEOUT_MAX {
+            return Err(SidecarError::StartsTooLate);
         }
         let whole =
             |quota: &crate::config::model::Quota| quota.limit.is_some() && quota.share >= 1.0;

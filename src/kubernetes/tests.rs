@@ -230,6 +230,9 @@ fn a_configuration_that_a_pod_cannot_carry_is_refused() {
     assert!(new(&large, &[]).unwrap_err().contains("200 KiB"));
     let hidden = format!("{CONFIG}health: {{listen: \"127.0.0.1:9464\"}}\n");
     assert!(new(&hidden, &[]).unwrap_err().contains("the kubelet cannot probe"));
+    let late = format!("{CONFIG}startup_timeout: 56s\n");
+    assert!(new(&late, &[]).unwrap_err().contains("startup_timeout"));
+    assert!(new(&late.replace("56s", "55s"), &[]).is_ok());
     for bad in ["key", "key=relative", "Key=/x", "key=/a b"] {
         assert!(new(CONFIG, &[bad]).unwrap_err().contains("NAME=/ABSOLUTE/PATH"), "{bad}");
     }

@@ -139,6 +139,39 @@ fn what_would_lead_nowhere_is_refused() {
     gateway("gateway: {strategy: {maxSurge: 25%}}\n", "maxSurge");
 }
 
+/// The kubelet probes the pod's address, and kills what does not start in time.
+#[test]
+fn what_no_kubelet_can_start_is_refused() {
+    for listen in ["127.0.0.1:9464", "localhost:9464", "[::1]:9464"] {
+        let values = format!("config: {{health: {{listen: '{listen}'}}}}\n");
+        gateway(&values, "config.health.listen is a loopback address");
+    }
+    embedded(
+        "sidecar: {config: {health: {listen: '127.0.0.1:9464'}}}\n",
+        "config.health.listen is a loopback address",
+    );
+    injector(
+        "injector: {profiles: {default: {config: {health: {listen: '[::]:9999'}}}}}\n",
+        "config.health.listen: the kubelet and Prometheus ask port 9464 (ports.health)",
+    );
+    for late in ["5m", "56s", "1min", "0.5h"] {
+        let values = format!("config: {{startup_timeout: {late}}}\n");
+        gateway(&values, "config.startup_timeout: the kubelet kills the sidecar after 60 s");
+    }
+    let values =
+        "sidecar: {config: {startup_timeout: 50s}, probes: {startup: {failureThreshold: 50}}}\n";
+    embedded(values, "the kubelet kills the sidecar after 50 s");
+}
+
+#[test]
+fn a_gateways_pod_has_the_time_to_drain() {
+    gateway(
+        "gateway: {terminationGracePeriodSeconds: 30}\n",
+        "a pod that drains (drain.max: 20s) and writes what it renewed (12 s) may take 32 s",
+    );
+    gateway("drain: {max: 2m}\ngateway: {terminationGracePeriodSeconds: 70}\n", "may take 132 s");
+}
+
 #[test]
 fn a_configuration_that_no_policy_can_carry_is_refused() {
     let rules: String = (0..2500)

@@ -24,9 +24,32 @@
 {{- if not (or $v.existingConfigMap (dig "credentials" list $v.config)) -}}
   {{- fail (printf "%s: config.credentials is empty: the sidecar needs at least one credential, or existingConfigMap" $at) -}}
 {{- end -}}
+{{- include "datapulse-sidecar.validateProbes" . -}}
 {{- include "datapulse-sidecar.validateVault" . -}}
 {{- include "datapulse-sidecar.validateShares" . -}}
 {{- include "datapulse-sidecar.validateNames" . -}}
+{{- end }}
+
+{{/* What the kubelet could not probe, or would kill before it has started. */}}
+{{- define "datapulse-sidecar.validateProbes" -}}
+{{- $at := .at | default "the sidecar's values" -}}
+{{- $port := int .v.ports.health -}}
+{{- with get (.v.config.health | default dict) "listen" -}}
+  {{- if regexMatch "^(127\\.|localhost:|\\[::1\\]|\\[::ffff:127\\.)" . -}}
+    {{- fail (printf "%s: config.health.listen is a loopback address, which the kubelet cannot probe: leave it out, or use [::]:%d" $at $port) -}}
+  {{- end -}}
+  {{- if ne (regexFind "[0-9]+$" .) (toString $port) -}}
+    {{- fail (printf "%s: config.health.listen: the kubelet and Prometheus ask port %d (ports.health): leave it out, or name the port there" $at $port) -}}
+  {{- end -}}
+{{- end -}}
+{{- if not .v.existingConfigMap -}}
+  {{- $probe := .v.probes.startup -}}
+  {{- $killed := mul (int $probe.periodSeconds) (int $probe.failureThreshold) -}}
+  {{- $opens := include "datapulse-sidecar.seconds" (.v.config.startup_timeout | default "30s") | int -}}
+  {{- if gt (add $opens 5) $killed -}}
+    {{- fail (printf "%s: config.startup_timeout: the kubelet kills the sidecar after %d s (probes.startup), and while a store is down the app would never start: leave 5 s between them" $at $killed) -}}
+  {{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "datapulse-sidecar.validateVault" -}}
