@@ -14,7 +14,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn completions(args: &Args) -> Result<(), Failure> {
-    use std::io::Write as _;
     let mut script = Vec::new();
     clap_complete::generate(
         args.shell,
@@ -22,7 +21,5 @@ pub(super) fn completions(args: &Args) -> Result<(), Failure> {
         env!("CARGO_PKG_NAME"),
         &mut script,
     );
-    // A reader that left is no error.
-    drop(std::io::stdout().lock().write_all(&script));
-    Ok(())
+    super::hand_out(&script)
 }

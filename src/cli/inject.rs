@@ -1,9 +1,9 @@
 //! `inject`: the sidecar is put into Kubernetes manifests.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 
-use super::Failure;
+use super::{Failure, hand_out};
 use crate::config;
 use crate::kubernetes::{self, Sidecar};
 use crate::telemetry;
@@ -42,9 +42,7 @@ pub(super) fn inject(path: &Path, args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::unusable(telemetry::error_chain(&error)))?;
     let out = kubernetes::inject(&manifests()?, &sidecar, &args.only)
         .map_err(|error| Failure::failed(telemetry::error_chain(&error)))?;
-    // A reader that left is no error.
-    drop(std::io::stdout().lock().write_all(out.as_bytes()));
-    Ok(())
+    hand_out(out.as_bytes())
 }
 
 fn manifests() -> Result<String, Failure> {

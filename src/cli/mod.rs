@@ -151,10 +151,7 @@ pub fn main() -> ExitCode {
         Command::Login(login) => login::login(&args.config, &login),
         Command::Status(status) => status::status(&status),
         Command::Inject(inject) => inject::inject(&args.config, &inject),
-        Command::Schema => {
-            say(&config::schema());
-            Ok(())
-        }
+        Command::Schema => hand_out(format!("{}\n", config::schema()).as_bytes()),
         Command::Emulator(args) => emulator::emulator(args),
         Command::Demo(demo) => demo::demo(&demo),
         Command::Webhook(args) => webhook::webhook(&args),
@@ -227,6 +224,18 @@ fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
 fn say(text: &str) {
     use std::io::Write as _;
     drop(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Writes to standard output what somebody goes on with: half of it would be a failure.
+fn hand_out(bytes: &[u8]) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes to standard error.

@@ -234,9 +234,13 @@ impl Workload<'_> {
     }
 
     fn has_replicas(&self) -> bool {
-        let number = |key: &str| self.object.text(&["spec", key]).parse().unwrap_or(1_u32);
-        self.object.text(&["kind"]) == "DaemonSet"
-            || number("replicas").max(number("parallelism")) > 1
+        let counts: [&[&str]; 3] = [
+            &["spec", "replicas"],
+            &["spec", "parallelism"],
+            &["spec", "jobTemplate", "spec", "parallelism"],
+        ];
+        let number = |at: &&[&str]| self.object.text(at).parse().unwrap_or(1_u32);
+        self.object.text(&["kind"]) == "DaemonSet" || counts.iter().any(|at| number(at) > 1)
     }
 
     /// Every container there is beside the sidecar.

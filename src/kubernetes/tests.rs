@@ -209,6 +209,14 @@ fn several_pods_do_not_each_use_the_whole_quota() {
     assert!(
         inject(&app.replace("replicas: 2", "replicas: 1"), &sidecar_of(&quota("")), &[]).is_ok()
     );
+    let report = |pods: u32| {
+        format!(
+            "apiVersion: batch/v1\nkind: CronJob\nmetadata:\n  name: a\nspec:\n  jobTemplate:\n    spec:\n      parallelism: {pods}\n      template:\n        spec:\n          containers: []\n"
+        )
+    };
+    let error = inject(&report(5), &sidecar_of(&quota("")), &[]).expect_err("refused").to_string();
+    assert!(error.contains("CronJob a: it has several pods"), "{error}");
+    assert!(inject(&report(1), &sidecar_of(&quota("")), &[]).is_ok());
 }
 
 #[test]

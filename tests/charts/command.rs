@@ -103,6 +103,33 @@ fn a_mistake_in_the_configuration_or_the_manifest_changes_nothing() {
     assert_eq!(inject(&named, APP).0, Some(2), "no such variable is in the container");
 }
 
+/// What was not written whole may be valid YAML, with objects missing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_failure_and_a_reader_that_left_is_none() {
+    use std::process::{Command, Stdio};
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let (config, input) = (dir.path().join("config.yaml"), dir.path().join("in.yaml"));
+    fs::write(&config, PLAIN).expect("written");
+    fs::write(&input, APP).expect("written");
+    let inject = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
+        command.args(["inject", "--image", IMAGE, "--config", path(&config)]);
+        command.stdin(fs::File::open(&input).expect("opened")).stdout(stdout);
+        let output = command.stderr(Stdio::piped()).spawn().and_then(|c| c.wait_with_output());
+        let output = output.expect("it ran");
+        (output.status.code(), text(&output.stderr))
+    };
+    let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let (code, said) = inject(full.into());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot write standard output"), "{said}");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(inject(writer.into()), (Some(0), String::new()));
+}
+
 /// The strict schema takes what comes out.
 #[test]
 fn what_it_writes_is_valid() {
