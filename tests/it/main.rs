@@ -10,6 +10,7 @@
 
 mod support;
 
+mod readme;
 mod first_call;
 mod front_door;
 mod bodies;
