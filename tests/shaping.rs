@@ -20,6 +20,9 @@ mod plot;
 #[expect(dead_code, reason = "the long form uses all of it")]
 mod simulation;
 
+use datapulse_sidecar::shaping::pace::Start;
+use simulation::Load;
+
 use bars::{LOADS, at_once, killed, promises, saturated_use, setup_of, throttled};
 
 /// No promised class refuses one request, under any load.
@@ -70,8 +73,70 @@ fn a_process_that_is_killed_every_two_minutes_never_trips_a_limiter() {
             let killed = killed(limit, load, seconds, true, seed);
             assert_eq!(killed.throttled, 0, "L = {limit}, {load:?}: {killed:?}");
         }
-        let used = killed(limit, simulation::Load::Saturated, seconds, true, 7).used;
+        let used = killed(limit, Load::Saturated, seconds, true, 7).used;
         assert!(used >= 97.5, "L = {limit}: {used:.2} %");
+    }
+}
+
+/// When calls are counted, while so many processes are replaced one by one, each 3 s: what begins
+/// knows nothing of its predecessor, which goes on for `overlap` seconds beside it.
+fn replaced(
+    (limit, processes): (u32, u32),
+    (load, start): (Load, Start),
+    overlap: f64,
+    seed: u64,
+) -> Vec<f64> {
+    // One more than there are, as a rolling update has it for a moment.
+    let share = limit / (processes + 1);
+    let mut counted = Vec::new();
+    for process in 0..processes {
+        // Who was idle is asked for all at once a second before.
+        let at = 301.0 + 3.0 * f64::from(process);
+        let before = simulation::run(bars::setup(share, load, at + overlap, seed));
+        counted.extend(before.counted.into_iter().filter(|one| *one < at + overlap));
+        let after = bars::setup(share, Load::Saturated, 200.0, seed);
+        let after = simulation::run(simulation::Setup { start, ..after });
+        counted.extend(after.counted.into_iter().map(|one| at + one));
+    }
+    counted.sort_by(f64::total_cmp);
+    counted
+}
+
+/// How many of them the default's classes of limiters refuse, one by one.
+fn refused_while_replaced(of: (u32, u32), load: Load, start: Start, overlap: f64) -> usize {
+    let promises = promises(of.0);
+    let classes = promises.iter().take(1).flat_map(|promise| &promise.classes);
+    let runs: Vec<_> = (0..3).map(|seed| replaced(of, (load, start), overlap, seed)).collect();
+    let refused = |vendor| runs.iter().map(move |counted| throttled(vendor, of.0, counted, 20));
+    classes.flat_map(refused).sum()
+}
+
+#[test]
+fn processes_that_begin_paced_take_others_places_without_a_429() {
+    let (busy, burst) = (Load::Saturated, Load::IdleThenSaturated);
+    let (paced, cautious) = (Start::Unknown, Start::UsedUp);
+    for limit in [100, 1000] {
+        for (processes, load, start, overlap) in [
+            (1, busy, paced, 5.0),
+            (2, busy, paced, 5.0),
+            (8, busy, paced, 5.0),
+            // 60 s shared by all of them, as long as there is no burst before.
+            (3, busy, paced, 19.0),
+            // A burst before needs a fifth more room.
+            (1, burst, paced, 20.0),
+            (4, burst, paced, 2.0),
+            (8, burst, cautious, 5.0),
+        ] {
+            let refused = refused_while_replaced((limit, processes), load, start, overlap);
+            assert_eq!(refused, 0, "L = {limit}, {processes}, {load:?}, {start:?}, {overlap} s");
+        }
+    }
+    // Bursts at the start, a longer overlap, and a burst before are each too much for eight.
+    for (load, start, overlap) in
+        [(busy, Start::Idle, 5.0), (busy, paced, 20.0), (burst, paced, 5.0)]
+    {
+        let refused = refused_while_replaced((1000, 8), load, start, overlap);
+        assert!(refused > 10, "{load:?}, {start:?}, {overlap} s: {refused}");
     }
 }
 

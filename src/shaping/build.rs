@@ -10,6 +10,7 @@ use super::pace::{Start, Terms};
 use super::quota::Quota;
 use super::schedule::Schedule;
 use super::state_file::{Past, StateFile};
+use crate::config::model::ColdStart;
 use crate::config::{Config, model};
 use crate::telemetry::Metrics;
 
@@ -41,6 +42,7 @@ impl<'a> Builder<'a> {
     pub(super) fn first(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
         let past = self.file.as_ref().map_or(Past::Untold, |file| file.past(name, self.now()));
         let (start, history) = match past {
+            Past::None if quota.cold_start == ColdStart::Paced => (Start::Unknown, None),
             Past::None => (Start::Idle, None),
             Past::Known(history) => (Start::Idle, Some(history)),
             Past::Untold => (Start::Unknown, None),
@@ -82,7 +84,8 @@ impl<'a> Builder<'a> {
         history: Option<&History>,
     ) -> Option<Arc<Quota>> {
         let Wanted { terms, also, others } = Wanted::of(quota)?;
-        let start = if quota.cautious { Start::UsedUp } else { start };
+        let is_cautious = quota.cold_start == ColdStart::Cautious;
+        let start = if is_cautious { Start::UsedUp } else { start };
         let mut schedule = Schedule::new(terms, also, start, self.now()).beside(others);
         history.into_iter().for_each(|history| schedule.recall(history, self.now()));
         let quota = Quota::new(name, self.began_at, schedule, self.metrics);

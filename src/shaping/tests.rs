@@ -381,6 +381,18 @@ async fn a_process_that_was_killed_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_may_take_anothers_place_begins_paced_and_then_goes_on_where_it_was() {
+    let (machine, paced) = (Machine::new(), format!("{STARTER}, cold_start: paced"));
+    let shaper = machine.start(&paced);
+    assert_eq!(Machine::burst(&shaper).await, 1, "a call at once, and no burst");
+    tokio::time::advance(s(62)).await;
+    assert_eq!(Machine::burst(&shaper).await, 12, "a window later it knows what was sent");
+    drop(shaper);
+    tokio::time::advance(s(130)).await;
+    assert_eq!(Machine::burst(&machine.start(&paced)).await, 12, "it has a file by now");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_outlives_the_process() {
     let machine = Machine::new();
     let shaper = machine.start(STARTER);

@@ -24,7 +24,7 @@ pub use credential::{
     ServiceAccount,
 };
 pub use process::{AuditSink, Drain, Log, LogFormat, LogLevel};
-pub use shaping::{Quota, Rate, Shaping, StateFile};
+pub use shaping::{ColdStart, Quota, Rate, Shaping, StateFile};
 pub use stores::{AwsStore, Stores, VaultAuth, VaultStore};
 pub use upstream::{Auth, ClientCert, Http2, Origin, TokenRequest, Upstream};
 pub use webhooks::{Dedupe, Endpoint, Webhooks};

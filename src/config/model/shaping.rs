@@ -18,8 +18,19 @@ pub struct Quota {
     pub tick: Duration,
     /// How many calls the upstream takes at once, at least 1; `None`: as many as the limit.
     pub burst: Option<u32>,
-    /// Whether to begin as if the quota were used up.
-    pub cautious: bool,
+    /// What is assumed of calls before this process began.
+    pub cold_start: ColdStart,
+}
+
+/// What is assumed of calls before a process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColdStart {
+    /// What the state file says; a new one is that of a first start, before which nothing was sent.
+    Auto,
+    /// What the state file says; a new one tells nothing of others, whom this process may replace.
+    Paced,
+    /// That the quota was used up.
+    Cautious,
 }
 
 /// So many calls in so much time.

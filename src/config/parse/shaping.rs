@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Checker;
 use crate::config::collect::join;
-use crate::config::model::{Quota, Shaping, StateFile};
+use crate::config::model::{ColdStart, Quota, Shaping, StateFile};
 use crate::config::raw;
 
 /// Between our send and the upstream's count, unless the quota says otherwise.
@@ -46,7 +46,11 @@ impl Checker<'_> {
                     spread,
                     tick,
                     burst: quota.burst,
-                    cautious: matches!(quota.cold_start, Some(raw::ColdStart::Cautious)),
+                    cold_start: match quota.cold_start {
+                        None | Some(raw::ColdStart::Auto) => ColdStart::Auto,
+                        Some(raw::ColdStart::Paced) => ColdStart::Paced,
+                        Some(raw::ColdStart::Cautious) => ColdStart::Cautious,
+                    },
                 };
                 quotas.insert(name.clone(), quota);
             }

@@ -73,8 +73,10 @@ pub struct Quota {
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ColdStart {
-    /// What the kept schedule says.
+    /// What the kept schedule says; where there is none yet, that nothing was sent.
     Auto,
+    /// The same; where there is none yet, nobody knows: no bursts for a window.
+    Paced,
     /// That the quota was used up.
     Cautious,
 }
