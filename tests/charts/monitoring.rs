@@ -10,6 +10,7 @@ use crate::support::{Setup, items, none, root, run, text, tool, word};
 
 /// Metrics of other programs that alerts use.
 const OTHERS: &[&str] = &[
+    "kube_pod_container_status_restarts_total",
     "kube_pod_init_container_status_restarts_total",
     "apiserver_validating_admission_policy_check_total",
     "apiserver_mutating_admission_policy_check_total",
