@@ -114,6 +114,48 @@ fn a_literal_keeps_every_character() {
     assert_eq!(word(env.last().expect("it"), "/value"), odd);
 }
 
+/// What is null is left out, as by the API server; in a list it would be a mistake.
+#[test]
+fn null_is_no_number() {
+    let openshift = Setup::of("datapulse-sidecar-injector").into_iter();
+    let openshift = openshift.filter(|s| s.name().ends_with("/openshift")).map(|s| s.objects());
+    let objects = openshift.flatten().collect::<Vec<_>>();
+    let expression = objects.iter().find_map(|object| {
+        object.pointer("/spec/mutations/0/jsonPatch/expression").and_then(Value::as_str)
+    });
+    let patches = patches(expression.expect("a policy"));
+    let container = patches.iter().find(|(at, _)| at == "/spec/initContainers/0");
+    let context = &container.expect("the container").1["securityContext"];
+    assert!(context.get("runAsUser").is_none() && context.get("runAsGroup").is_none(), "{context}");
+    assert_eq!(context["runAsNonRoot"], true);
+}
+
+/// A token that is made for what the sidecar logs in with would let the app log in, too.
+#[test]
+fn the_guard_knows_the_audience_of_each_profiles_token() {
+    let base = root().join("charts/datapulse-sidecar-injector/ci/profiles-values.yaml");
+    let set = [
+        "injector.profiles.etl.vault.auth.jwt.audience=vault-prod",
+        "injector.profiles.reporting.vault.address=https://vault.example:8200",
+        "injector.profiles.reporting.vault.auth.kubernetes.role=reporting",
+        "injector.profiles.reporting.vault.auth.kubernetes.audience=vault-eu",
+        "guard.vaultAudience=vault-of-charts",
+    ];
+    for enabled in ["true", "false"] {
+        let enabled = format!("injector.enabled={enabled}");
+        let mut args = vec!["--values", path(&base), "--set", &enabled];
+        set.iter().for_each(|set| args.extend(["--set", set]));
+        let rendered = Helm::Four.template("datapulse-sidecar-injector", &args).expect("renders");
+        let objects = crate::support::objects(&rendered);
+        let rules = objects.iter().flat_map(|object| items(object, "/spec/validations"));
+        let rule = rules.map(|rule| word(rule, "/expression"));
+        let rule = rule.filter(|rule| rule.contains("serviceAccountToken")).collect::<Vec<_>>();
+        assert_eq!(rule.len(), 1, "{rule:?}");
+        let audiences = r#"in ["vault-eu","vault-of-charts","vault-prod"]"#;
+        assert!(rule[0].contains(audiences), "{}", rule[0]);
+    }
+}
+
 /// A policy may not depend on what differs from one render to the next.
 #[test]
 fn no_template_asks_the_cluster_or_the_dice() {

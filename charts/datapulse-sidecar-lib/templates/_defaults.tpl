@@ -38,7 +38,8 @@ aws:
 probes:
   startup: {periodSeconds: 1, failureThreshold: 60}
   liveness: {periodSeconds: 10, failureThreshold: 6}
-# These two are replaced as a whole: a key that is left out (a limit, a user on OpenShift) is not set.
+# These two are replaced as a whole: a key that is left out, or null (a limit, a user on OpenShift), is
+# not set.
 resources:
   requests: {cpu: 10m, memory: 32Mi}
   limits: {memory: 128Mi}
@@ -77,10 +78,23 @@ takes one argument, a dict:
 {{- $v := mergeOverwrite (fromYaml (include "datapulse-sidecar.defaults" .)) $given -}}
 {{- range $whole := list "resources" "securityContext" -}}
 {{- if hasKey $given $whole -}}
-{{- $_ := set $v $whole (get $given $whole) -}}
+{{- $own := get $given $whole | default dict -}}
+{{- include "datapulse-sidecar.dropNulls" $own -}}
+{{- $_ := set $v $whole $own -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set . "v" $v -}}
 {{- include "datapulse-sidecar.validate" . -}}
+{{- end -}}
+{{- end }}
+
+{{/* Takes the keys with null out of a mapping, and of those in it. */}}
+{{- define "datapulse-sidecar.dropNulls" -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $ $key -}}
+{{- else if kindIs "map" $value -}}
+{{- include "datapulse-sidecar.dropNulls" $value -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
