@@ -35,6 +35,20 @@ true
 {{- $_ := set . "sidecar" $sidecar -}}
 {{- end }}
 
+{{/* The audiences that the sidecars' tokens for Vault are for, as a JSON list. */}}
+{{- define "injector.audiences" -}}
+{{- $audiences := list .Values.guard.vaultAudience -}}
+{{- range $name, $profile := .Values.injector.profiles -}}
+  {{- $of := dict "root" $ "name" $name "profile" $profile -}}
+  {{- include "injector.sidecar" $of -}}
+  {{- if include "datapulse-sidecar.hasVaultToken" $of.sidecar -}}
+    {{- $auth := $of.sidecar.v.vault.auth -}}
+    {{- $audiences = append $audiences (get $auth $auth.method).audience -}}
+  {{- end -}}
+{{- end -}}
+{{- $audiences | uniq | sortAlpha | toJson -}}
+{{- end }}
+
 {{/*
 A match condition of both guards: the pod or template asks for the sidecar, or has it. `$at` is
 where its metadata and spec are.
