@@ -103,6 +103,33 @@ fn monitors_and_policies_come_where_the_cluster_has_their_kinds() {
     assert_eq!((count("1.35.0"), count("1.36.0")), (0, 1));
 }
 
+/// `helm test` asks for readiness from a pod of its own.
+#[test]
+fn where_health_is_for_few_the_pod_of_helm_test_is_among_them() {
+    let mut seen = 0;
+    for setup in Setup::of("datapulse-sidecar") {
+        let objects = setup.objects();
+        let tester = objects.iter().find(|object| word(object, "/kind") == "Pod").expect("a pod");
+        let labels = tester.pointer("/metadata/labels").expect("labels");
+        let is_meant = |peer: &Value| {
+            let selected = peer.pointer("/podSelector/matchLabels").and_then(Value::as_object);
+            peer.get("namespaceSelector").is_none()
+                && selected.is_some_and(|s| s.iter().all(|(key, v)| labels.get(key) == Some(v)))
+        };
+        for policy in objects.iter().filter(|o| word(o, "/kind") == "NetworkPolicy") {
+            for rule in items(policy, "/spec/ingress") {
+                let is_health =
+                    items(rule, "/ports").iter().any(|p| word(p, "/port") == "sidecar-health");
+                if is_health && rule.get("from").is_some() {
+                    assert!(items(rule, "/from").iter().any(is_meant), "{}: {rule}", setup.name());
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 0, "no set-up says who may read health");
+}
+
 /// Server-side apply refuses what older Helms let through.
 #[test]
 fn no_name_is_given_twice() {
