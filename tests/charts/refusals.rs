@@ -134,6 +134,21 @@ fn what_would_lead_nowhere_is_refused() {
         "networkPolicy: {enabled: true, egress: [{}]}\n",
         "say which pods may call the gateway",
     );
+    let lock_down = |clients: &str, sentence: &str| {
+        let clients = format!("clients: {{lockDown: true, {clients}}}");
+        gateway(
+            &format!("networkPolicy: {{enabled: true, egress: [{{}}], {clients}}}\n"),
+            sentence,
+        );
+    };
+    lock_down(
+        "podSelector: {matchLabels: {a: b}}, namespaceSelector: {matchLabels: {c: d}}",
+        "a NetworkPolicy is for its own namespace",
+    );
+    lock_down(
+        "namespaceSelector: {matchLabels: {c: d}}",
+        "a NetworkPolicy is for its own namespace",
+    );
     gateway("webhooks: {httpRoute: {enabled: true}}\n", "config.webhooks.listen has no port");
     gateway("aws: {region: eu-west-1, identity: irsa}\n", "aws.irsa.roleArn is empty");
     gateway("gateway: {strategy: {maxSurge: 25%}}\n", "maxSurge");

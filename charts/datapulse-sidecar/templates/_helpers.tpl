@@ -120,6 +120,9 @@ true
 {{- if and .Values.networkPolicy.enabled (not (or .Values.networkPolicy.clients.podSelector .Values.networkPolicy.clients.namespaceSelector)) -}}
   {{- fail "datapulse-sidecar: networkPolicy.clients is empty: say which pods may call the gateway, by podSelector, namespaceSelector or both" -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled .Values.networkPolicy.clients.lockDown (or .Values.networkPolicy.clients.namespaceSelector (not .Values.networkPolicy.clients.podSelector)) -}}
+  {{- fail "datapulse-sidecar: networkPolicy.clients.lockDown: a NetworkPolicy is for its own namespace, and this one would leave clients of other namespaces every way out: give podSelector and no namespaceSelector, and apply the policy of docs/kubernetes.md in each other namespace" -}}
+{{- end -}}
 {{- if and .Values.webhooks.httpRoute.enabled (not (include "gateway.webhookPort" .)) -}}
   {{- fail "datapulse-sidecar: webhooks.httpRoute leads nowhere: config.webhooks.listen has no port" -}}
 {{- end -}}
