@@ -18,6 +18,7 @@ use super::prepare::{Prepared, prepare};
 use super::run::THREADS;
 use super::signals::PassedOn;
 use super::{Failure, environment, runtime, tenant_of};
+use crate::access::Callers;
 use crate::app::{Ended, Ports, Shutdown, Sidecar};
 use crate::config::Config;
 use crate::config::model::{AuditSink, Credential, Listener, Socket};
@@ -26,6 +27,13 @@ use crate::secret::SecretRef;
 
 /// What an SDK that insists on a key is given. The sidecar takes it off each call.
 const PLACEHOLDER: &str = "dp_live_placeholder";
+/// What may open all of `stores.aws`.
+const AWS_KEYS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+];
 /// A child whose sidecar failed may take this long to end.
 const END_TIME: Duration = Duration::from_secs(10);
 /// As shells do: no such program, and one that cannot be started.
@@ -46,10 +54,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn exec(path: &Path, args: &Args) -> Result<(), Failure> {
-    let (prepared, logging) = prepare(path, |config| adapt(config, args.tenant.as_deref()))?;
+    let mut secrets = Vec::new();
+    let (prepared, logging) = prepare(path, |config| {
+        secrets = secret_variables(config);
+        adapt(config, args.tenant.as_deref())
+    })?;
     let runtime = runtime(THREADS)?;
     // On the main thread: the child is tied to the thread that starts it.
-    let ended = runtime.block_on(serve(prepared, &args.command));
+    let ended = runtime.block_on(serve(prepared, &args.command, &secrets));
     runtime.shutdown_background();
     drop(logging);
     match ended? {
@@ -79,14 +91,17 @@ fn adapt(config: &mut Config, tenant: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> {
+async fn serve(
+    prepared: Prepared,
+    command: &[OsString],
+    secrets: &[String],
+) -> Result<u8, Failure> {
     // The configuration stays as it is for the life of one program.
     let Prepared { mut config, watch: _, metrics, hardened, open_files, dropped, levels: _ } =
         prepared;
     let signals = PassedOn::listen();
     let mut signals =
         signals.map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
-    let secrets = secret_variables(&config);
     // There is no admin listener to send it to.
     config.admin_token = None;
     let sidecar = Sidecar::bind(config, metrics, Ports::ProxyOnly).await;
@@ -114,7 +129,7 @@ async fn serve(prepared: Prepared, command: &[OsString]) -> Result<u8, Failure> 
     let mut program = program(command)?;
     hardened.spare(&mut program);
     open_files.spare(&mut program);
-    let mut child = start(program, address, &secrets)?;
+    let mut child = start(program, address, secrets)?;
     let status = tokio::select! {
         _ = &mut running => {
             end(&mut child).await;
@@ -136,17 +151,25 @@ fn broken() -> Failure {
     Failure::failed("the sidecar stopped by itself, and the program with it; see the log above")
 }
 
-/// The environment variables that hold a secret of the configuration.
+/// The environment variables that hold a secret, by the configuration as it is in the file: also
+/// those of parts that `exec` does not run.
 fn secret_variables(config: &Config) -> Vec<String> {
-    let secrets = config.credentials.iter().flat_map(Credential::secrets).map(|(at, _)| at);
+    let callers = Callers::secrets(config);
     let client_key = config.upstream.client_cert.as_ref().map(|own| &own.key);
-    let secrets = secrets.chain(&config.admin_token).chain(client_key);
-    let stores = config.stores.vault.iter().filter_map(|vault| vault.auth.secret());
-    let names = secrets.chain(stores).filter_map(|at| match at {
+    let endpoints = config.webhooks.iter().flat_map(|webhooks| &webhooks.endpoints);
+    let secrets = config.credentials.iter().flat_map(Credential::secrets).map(|(at, _)| at);
+    let secrets = secrets
+        .chain(&callers)
+        .chain(&config.admin_token)
+        .chain(client_key)
+        .chain(config.stores.vault.iter().filter_map(|vault| vault.auth.secret()))
+        .chain(endpoints.flat_map(|endpoint| &endpoint.secrets));
+    let names = secrets.filter_map(|at| match at {
         SecretRef::Env { name } => Some(name.clone()),
         _ => None,
     });
-    names.collect()
+    let aws = config.stores.aws.iter().flat_map(|_| AWS_KEYS).map(str::to_owned);
+    names.chain(aws).collect()
 }
 
 fn program(command: &[OsString]) -> Result<Command, Failure> {

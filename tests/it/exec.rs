@@ -116,6 +116,55 @@ async fn the_child_gets_an_address_and_a_placeholder_and_no_secret() {
     assert_eq!(stage.emulator.seen("/v1/datasets"), 1);
 }
 
+/// One of each place that takes a reference, those that `exec` has no use for as well, and the keys
+/// that open a whole store.
+#[tokio::test]
+async fn no_variable_that_the_configuration_calls_a_secret_reaches_the_child() {
+    let yaml = "
+        credentials:
+        - {name: reader, level: read_only, api_key: 'env:OF_KEY', fallback: 'env:OF_FALLBACK'}
+        - {name: etl, level: read_write, required: false,
+           client_credentials: {client_id: etl, client_secret: 'env:OF_CLIENT'}}
+        - {name: alice, level: read_write, required: false,
+           refresh_token: {client_id: web, client_secret: 'env:OF_WEB', token: 'file:/no/token'}}
+        listeners: [{listen: 'localhost:0', caller_token: 'env:OF_LISTENER'}]
+        tenants:
+        - {name: one, callers: [{caller_token: 'env:OF_TENANT'}], credentials: [reader, etl, alice]}
+        admin: {token: 'env:OF_ADMIN'}
+        stores:
+          aws: {region: eu-west-1}
+          vault: {address: 'http://127.0.0.1:9', auth: {method: token, token: 'env:OF_VAULT'}}
+        webhooks:
+          listen: 127.0.0.1:0
+          endpoints: [{path: /hook, secrets: ['env:OF_HOOK'], forward_to: 'http://127.0.0.1:9/'}]
+        ";
+    let stage = Rig::builder().await.config(yaml).stage();
+    let secret = format!("dp_live_{CANARY}_reader");
+    let names = [
+        "OF_KEY",
+        "OF_FALLBACK",
+        "OF_CLIENT",
+        "OF_WEB",
+        "OF_LISTENER",
+        "OF_TENANT",
+        "OF_ADMIN",
+        "OF_VAULT",
+        "OF_HOOK",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    ];
+    let mut env: Vec<_> = names.iter().map(|&name| (name, &*secret)).collect();
+    env.extend([("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_PROFILE", "mine"), ("OF_APP", "its own")]);
+    let process = exec_in(&stage, &["env"], &env);
+    let (code, out, said) = outcome(process).await;
+    assert_eq!(code, Some(0), "{said}");
+    for name in names.iter().chain(&["AWS_ACCESS_KEY_ID"]) {
+        assert!(!out.contains(&format!("{name}=")), "{name} in {out}");
+    }
+    assert!(out.contains("AWS_PROFILE=mine") && out.contains("OF_APP=its own"), "{out}");
+}
+
 #[tokio::test]
 async fn the_child_starts_when_the_credentials_are_there_or_the_wait_is_over() {
     let builder = Rig::builder().await.without_authorization_server();
