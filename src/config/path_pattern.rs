@@ -60,22 +60,73 @@ impl PathPattern {
     /// `/v1/` is `["v1", ""]`.
     #[must_use]
     pub fn matches<S: AsRef<str>>(&self, parts: &[S]) -> bool {
-        matches_all(&self.segments, parts, |want, have| want == have)
+        matches_all(&self.segments, parts)
     }
 
-    /// As [`Self::matches`], with letters of either case.
+    /// Whether a lenient server might take a path for one of those meant: letters of either case,
+    /// parameters behind `;` cut off or not, encoded slashes taken for slashes, and each empty segment,
+    /// of the path or the pattern, there or not.
     #[must_use]
-    pub fn matches_any_case<S: AsRef<str>>(&self, parts: &[S]) -> bool {
-        matches_all(&self.segments, parts, str::eq_ignore_ascii_case)
+    pub fn matches_leniently<S: AsRef<str>>(&self, parts: &[S]) -> bool {
+        let parts = parts.iter().flat_map(|part| part.as_ref().split('/'));
+        let mut states = States::new(&self.segments);
+        parts.for_each(|part| states.advance(part));
+        states.end
+    }
+}
+
+/// How far a path may have come in a pattern, for all its readings at once.
+struct States<'a> {
+    /// Each segment, and whether it may be what comes next.
+    next: Vec<(&'a Segment, bool)>,
+    /// Whether nothing more may have to come.
+    end: bool,
+}
+
+impl<'a> States<'a> {
+    fn new(segments: &'a [Segment]) -> Self {
+        let mut comes = true;
+        let next = segments.iter().map(|segment| {
+            let is_next = comes;
+            comes &= segment.may_be_nothing();
+            (segment, is_next)
+        });
+        let next = next.collect();
+        Self { next, end: comes }
+    }
+
+    fn advance(&mut self, part: &str) {
+        let name = part.split_once(';').map_or(part, |(name, _)| name);
+        // Whether the segment that is looked at is reached from the one before it.
+        let mut comes = false;
+        for (segment, is_next) in &mut self.next {
+            let was_next = *is_next;
+            let takes = match segment {
+                Segment::Any => false,
+                Segment::One => true,
+                Segment::Literal(want) => {
+                    [part, name].iter().any(|it| want.eq_ignore_ascii_case(it))
+                }
+            };
+            *is_next = comes || was_next && (name.is_empty() || **segment == Segment::Any);
+            comes = was_next && takes || *is_next && segment.may_be_nothing();
+        }
+        self.end = comes || self.end && name.is_empty();
+    }
+}
+
+impl Segment {
+    fn may_be_nothing(&self) -> bool {
+        match self {
+            Self::Literal(text) => text.is_empty(),
+            Self::One => false,
+            Self::Any => true,
+        }
     }
 }
 
 /// Linear in the path for each `**`: on a mismatch only the last `**` takes one segment more.
-fn matches_all<S: AsRef<str>>(
-    pattern: &[Segment],
-    parts: &[S],
-    same: impl Fn(&str, &str) -> bool,
-) -> bool {
+fn matches_all<S: AsRef<str>>(pattern: &[Segment], parts: &[S]) -> bool {
     let (mut at, mut part) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
@@ -90,7 +141,7 @@ fn matches_all<S: AsRef<str>>(
                 (at, part) = (at + 1, part + 1);
                 continue;
             }
-            (Some(Segment::Literal(want)), Some(have)) if same(want, have.as_ref()) => {
+            (Some(Segment::Literal(want)), Some(have)) if want == have.as_ref() => {
                 (at, part) = (at + 1, part + 1);
                 continue;
             }
@@ -178,6 +229,27 @@ mod tests {
             let have: Vec<&str> = path[1..].split('/').collect();
             let parsed: PathPattern = pattern.parse().unwrap();
             proptest::prop_assert_eq!(parsed.matches(&have), slow(&want, &have));
+        }
+
+        /// Whatever is denied stays denied, however it is spelled.
+        #[test]
+        fn a_spelling_of_what_matches_matches_leniently(
+            pattern in "/(a|b|\\*|\\*\\*|)(/(a|b|\\*|\\*\\*|)){0,5}",
+            parts in proptest::collection::vec(("(a|b|)", 0..4_u8, "(|;|;x|;a=b)"), 1..7),
+        ) {
+            let path: Vec<&str> = parts.iter().map(|(part, ..)| &**part).collect();
+            let mut spelled = Vec::new();
+            for (part, how, behind) in &parts {
+                spelled.push(match how {
+                    0 => part.to_ascii_uppercase(),
+                    1 => format!("/{part}"),
+                    2 => format!("{part}/"),
+                    _ => format!("{part}{behind}"),
+                });
+            }
+            let pattern: PathPattern = pattern.parse().unwrap();
+            let gets_past = pattern.matches(&path) && !pattern.matches_leniently(&spelled);
+            proptest::prop_assert!(!gets_past, "{pattern} {spelled:?}");
         }
     }
 }
