@@ -12,6 +12,7 @@ mod login;
 mod build;
 mod run;
 mod drain;
+mod carry_over;
 mod reload;
 
 pub use build::{Ports, Sidecar, StartError};
