@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::watch::ConfigWatch;
 use crate::config::{Config, ConfigWarning, LoadError};
 use crate::credential::{self, Issuers, Registry};
-use crate::identity::IdentityKeeper;
+use crate::identity::{IdentityKeeper, Loaded};
 use crate::proxy::{Certificates, Live, Snapshot};
 use crate::secret::SecretValue;
 use crate::shaping::Shaper;
@@ -57,6 +57,13 @@ pub(super) struct Reloading {
     pub(super) identity: IdentityKeeper,
     /// What operators send.
     pub(super) operators: watch::Sender<Option<SecretValue>>,
+}
+
+/// What a configuration names and that was read.
+struct Named {
+    known: Known,
+    delivery_client: reqwest::Client,
+    identity: Loaded,
 }
 
 /// How a reload ended: a metric label.
@@ -168,21 +175,15 @@ impl Reloading {
             Ok(opened) => opened.install(&self.stores),
             Err(error) => return self.fail(&error),
         };
-        let Known { callers, operators } = match Known::read(&config, &*self.stores).await {
-            Ok(known) => known,
+        let Named { known, delivery_client, identity } = match self.read_named(&config).await {
+            Ok(named) => named,
             Err(error) => {
+                // References lead to the old stores again.
                 drop(replaced.install(&self.stores));
                 return self.fail(&error);
             }
         };
-        let delivery_client = match delivery_client(&config) {
-            Ok(client) => client,
-            Err(error) => return self.fail(&error),
-        };
-        let identity = match self.identity.load(config.upstream.client_cert.as_ref()).await {
-            Ok(identity) => identity,
-            Err(error) => return self.fail(&error.into()),
-        };
+        let Known { callers, operators } = known;
         self.identity.show(identity);
         for keeper in self.webhooks.renew(endpoints(&config), delivery_client, &self.secrets) {
             drop(new.send(Box::pin(keeper.run())).await);
@@ -207,6 +208,15 @@ impl Reloading {
         self.state.send_replace(ReloadState { needs_restart: restart, ..ReloadState::new() });
         tracing::info!("the configuration was reloaded");
         Outcome::Applied
+    }
+
+    /// Reads what can be unusable, through the stores of `config`. Nothing is changed by it.
+    async fn read_named(&self, config: &Config) -> Result<Named, StartError> {
+        Ok(Named {
+            known: Known::read(config, &*self.stores).await?,
+            delivery_client: delivery_client(config)?,
+            identity: self.identity.load(config.upstream.client_cert.as_ref()).await?,
+        })
     }
 
     /// The credentials of a new configuration: those that are as before with their tokens, the

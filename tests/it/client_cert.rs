@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{Authority, Leaf, Process, Rig, TlsServer};
+use crate::support::{Authority, Aws, Builder, CANARY, Leaf, Process, Rig, TlsServer, key_of};
 use crate::vault;
 
 /// A sidecar that shows the certificate in its folder to an emulator that asks for one.
@@ -23,7 +23,10 @@ fn files(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 async fn bench(http2: &str) -> Bench {
-    let builder = Rig::builder().await;
+    bench_of(Rig::builder().await, http2).await
+}
+
+async fn bench_of(builder: Builder, http2: &str) -> Bench {
     let (servers, clients) = (Authority::new(), Authority::new());
     let leaf = servers.issue(&["localhost"], false);
     let alpn = &["h2", "http/1.1"];
@@ -104,6 +107,41 @@ async fn a_certificate_that_cannot_be_used_never_replaces_one_that_works() {
     rig.reconfigure("upstream: {client_cert: {key: 'file:/no/such/key'}}");
     rig.log("the new configuration cannot be used; the old one stays").await;
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    rig.finish().await;
+}
+
+/// What a reload has put in place before it fails is taken back.
+#[tokio::test]
+async fn a_reload_that_fails_leaves_the_store_that_is_in_force() {
+    let (aws, nowhere) = (Aws::start().await, Aws::start().await);
+    aws.create("prod/key", &key_of("reader")).await;
+    let builder = Rig::builder().await.env("AWS_ACCESS_KEY_ID", "AKIDTEST");
+    let builder = builder.env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws-key"));
+    let stores = |aws: &Aws| {
+        format!("stores: {{aws: {{region: eu-west-1, poll: 1s, endpoint: '{}'}}}}\n", aws.url())
+    };
+    let named = |aws: &Aws, key: &str| {
+        stores(aws) + &format!("upstream: {{client_cert: {{key: 'file:{key}'}}}}")
+    };
+    let reader = "credentials: [{name: reader, level: read_only, api_key: 'aws:prod/key'}]";
+    let builder = builder.config(reader).config(&stores(&aws));
+    let Bench { mut rig, server: _server, files, .. } = bench_of(builder, "auto").await;
+    let key = files.1.display().to_string();
+    rig.reconfigure(&named(&nowhere, "/no/such/key"));
+    rig.log("the new configuration cannot be used; the old one stays").await;
+    let follows = async |rig: &Rig, name: &str, generation: u32| {
+        aws.put("prod/key", &rig.emulator.add_key(name)).await;
+        let state = "datapulse_sidecar_credential_generation{credential=\"reader\"}";
+        rig.metric(&format!("{state} {generation}")).await;
+        assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+        assert_eq!(rig.emulator.used(name), 1, "{name}");
+    };
+    follows(&rig, "second", 2).await;
+    // Also once the change is taken back: nothing of it is left.
+    rig.reconfigure(&named(&aws, &key));
+    rig.log("the configuration was reloaded").await;
+    follows(&rig, "third", 3).await;
+    assert_eq!(nowhere.all_calls(), 0);
     rig.finish().await;
 }
 
