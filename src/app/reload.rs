@@ -15,6 +15,7 @@ use super::build::StartError;
 use super::carry_over::carry_over;
 use super::clients::{delivery_client, endpoints, issuers};
 use super::known::Known;
+use super::run::Shutdown;
 use super::stores::Opened;
 use crate::access::Access;
 use crate::admin::ReloadState;
@@ -90,11 +91,22 @@ impl Outcome {
 }
 
 impl Reloading {
-    /// Applies each configuration that `watch` gives. `new` runs what they bring.
-    pub(super) async fn run(mut self, mut watch: ConfigWatch, new: mpsc::Sender<Part>) {
+    /// Applies each configuration that `watch` gives; `new` runs what they bring. Begins none once
+    /// the end is near: what works then goes on, and the change is for the process that comes.
+    pub(super) async fn run(
+        mut self,
+        mut watch: ConfigWatch,
+        new: mpsc::Sender<Part>,
+        mut shutdown: watch::Receiver<Shutdown>,
+    ) {
         self.note_success();
         loop {
-            let outcome = match watch.next().await {
+            let next = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|step| *step >= Shutdown::Drain) => return,
+                next = watch.next() => next,
+            };
+            let outcome = match next {
                 Ok((config, warnings)) => self.apply(config, &warnings, &new).await,
                 Err(error) => self.refuse(&error),
             };

@@ -1,5 +1,6 @@
 //! Runs every part until it is told to stop: the one place that owns long-lived tasks.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
@@ -63,9 +64,9 @@ impl Sidecar {
             spawn(&mut parts, keeper.run());
         }
         spawn(&mut parts, health.clone().start_up(startup_timeout));
-        let (more, new) = mpsc::channel(NEW_PARTS_MAX);
+        let (more, mut new) = mpsc::channel(NEW_PARTS_MAX);
         if let Some(watch) = self.watch {
-            spawn(&mut parts, self.reloading.run(watch, more));
+            spawn(&mut parts, self.reloading.run(watch, more, shutdown.clone()));
         }
         // Health and status answer until the very end, also while calls are drained.
         let (_last, serving) = watch::channel(false);
@@ -82,7 +83,7 @@ impl Sidecar {
                 tracing::error!("the listeners ended by themselves; stopping");
                 return Ended::Cut { in_flight: gauge.count() };
             }
-            () = first_panic(&mut parts, new) => {
+            () = first_panic(&mut parts, &mut new) => {
                 tracing::error!("a part of the sidecar panicked; stopping");
             }
         }
@@ -92,7 +93,10 @@ impl Sidecar {
         let answer_time = snapshot.config.answer_time();
         drop(snapshot);
         let draining = Draining { gauge, drain, answer_time, stop, accepting };
-        let ended = drain::drain(draining, shutdown.clone()).await;
+        let ended = tokio::select! {
+            ended = drain::drain(draining, shutdown.clone()) => ended,
+            never = go_on(&mut parts, &mut new) => match never {},
+        };
         finish(&live.load().credentials, shutdown).await;
         ended
     }
@@ -119,7 +123,7 @@ fn spawn(parts: &mut JoinSet<()>, part: impl Future<Output = ()> + Send + 'stati
 
 /// Waits until a part panics, and meanwhile runs those that a reload adds. Parts may end: a start-up
 /// that is over, a refresher nobody reads.
-async fn first_panic(parts: &mut JoinSet<()>, mut new: mpsc::Receiver<Part>) {
+async fn first_panic(parts: &mut JoinSet<()>, new: &mut mpsc::Receiver<Part>) {
     loop {
         tokio::select! {
             Some(part) = new.recv() => spawn(parts, part),
@@ -130,5 +134,13 @@ async fn first_panic(parts: &mut JoinSet<()>, mut new: mpsc::Receiver<Part>) {
             }
             else => std::future::pending().await,
         }
+    }
+}
+
+/// Runs what a reload brings that was under way when draining began: its calls are served, too. A part
+/// that panics by then is only missing.
+async fn go_on(parts: &mut JoinSet<()>, new: &mut mpsc::Receiver<Part>) -> Infallible {
+    loop {
+        first_panic(parts, new).await;
     }
 }

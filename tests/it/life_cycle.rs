@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use datapulse_sidecar::emulator::{Effect, Fault, Scope};
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
-use crate::support::{Process, Rig};
+use crate::support::{Aws, CANARY, Process, Relay, Rig, Way};
 
 /// 200 slow calls in flight, and new ones after SIGTERM: none lost, none refused, and the process
 /// ends when the last answer is out.
@@ -57,6 +59,71 @@ async fn an_app_that_calls_again_and_again_is_served_until_it_stops() {
     assert_eq!(rig.sidecar.ended().await.code(), Some(0));
     let last = rig.sidecar.stderr.lines().last().cloned().unwrap_or_default();
     assert!(last.contains("every call was answered"), "{last}");
+}
+
+/// A call that takes so long, on its way.
+async fn slow_call(rig: &Rig, takes: Duration) -> JoinSet<reqwest::Result<reqwest::Response>> {
+    let slow = Effect::LatencyMs(u64::try_from(takes.as_millis()).unwrap());
+    rig.emulator.fault(Fault::times(Scope::Api, slow, 1));
+    let mut calls = JoinSet::new();
+    calls.spawn(rig.client.get(rig.url("/v1/datasets")).send());
+    rig.emulator.in_flight(1).await;
+    calls
+}
+
+/// The `reader` of a changed configuration, with a key of its own.
+fn another_reader(rig: &Rig) -> String {
+    let file = rig.dir().join("second");
+    std::fs::write(&file, rig.emulator.add_key("second")).unwrap();
+    let file = file.display();
+    format!("credentials: [{{name: reader, level: read_only, api_key: 'file:{file}'}}]")
+}
+
+/// As when a roll-out changes a volume while the pods of before end: what works goes on.
+#[tokio::test]
+async fn a_configuration_that_changes_during_the_drain_costs_no_call() {
+    let mut rig = Rig::builder().await.config("drain: {max: 60s}\n").start().await;
+    let mut slow = slow_call(&rig, Duration::from_secs(9)).await;
+    rig.sidecar.signal("TERM").await;
+    rig.log("draining").await;
+    let changed = another_reader(&rig);
+    rig.reconfigure(&changed);
+    rig.sidecar.signal("HUP").await;
+    while slow.try_join_next().is_none() {
+        assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    }
+    assert_eq!(rig.sidecar.ended().await.code(), Some(0));
+    assert_eq!(rig.emulator.used("second"), 0, "nothing is changed any more");
+}
+
+#[tokio::test]
+async fn a_reload_that_the_drain_finds_under_way_comes_to_its_end() {
+    let aws = Aws::start().await;
+    aws.create("prod/admin", &format!("{CANARY}-admin")).await;
+    let relay = Relay::new(aws.address()).await;
+    let mut rig = Rig::builder()
+        .await
+        .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
+        .env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws-key"))
+        .config(&format!(
+            "drain: {{max: 60s}}\n\
+             stores: {{aws: {{region: eu-west-1, endpoint: 'http://{}'}}}}",
+            relay.address
+        ))
+        .start()
+        .await;
+    let mut slow = slow_call(&rig, Duration::from_secs(20)).await;
+    relay.set(Way::Slow(Duration::from_secs(1))).await;
+    let changed = another_reader(&rig);
+    rig.reconfigure(&format!("admin: {{token: 'aws:prod/admin'}}\n{changed}"));
+    rig.until(async || relay.connections() > 0).await;
+    rig.sidecar.signal("TERM").await;
+    rig.log("draining").await;
+    rig.log("the configuration was reloaded").await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    assert_eq!(rig.emulator.used("second"), 1);
+    assert_eq!(slow.join_next().await.unwrap().unwrap().unwrap().status(), 200);
+    assert_eq!(rig.sidecar.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
