@@ -53,8 +53,12 @@ pub struct Call {
     pub(super) place: Option<Place>,
     /// The body, kept to be sent again.
     pub(super) body: KeptBody,
-    /// Attempts made upstream.
+    /// Attempts made upstream, those that got no connection too.
     pub(super) attempts: u32,
+    /// Attempts whose head was written.
+    pub(super) sent: u32,
+    /// The token of the last of these.
+    pub(super) sent_token: Option<Arc<AccessToken>>,
     /// Whether a 401 was already answered with a newer token.
     pub(super) replayed: bool,
     /// Whether it was already sent again after a 502, 503 or 504.
@@ -112,6 +116,8 @@ impl Call {
             place: None,
             body: KeptBody::default(),
             attempts: 0,
+            sent: 0,
+            sent_token: None,
             replayed: false,
             retried: false,
             unconnected: 0,
@@ -153,6 +159,13 @@ impl Call {
         let handle = self.handle.as_ref().filter(|handle| !handle.is_paused())?;
         let taken = self.token.clone().filter(|token| token.is_usable_at(Moment::now()));
         taken.or_else(|| handle.current())
+    }
+
+    /// The head is about to be written, with this token.
+    pub(super) fn note_sent(&mut self, token: Arc<AccessToken>) {
+        self.sent += 1;
+        self.sent_token = Some(Arc::clone(&token));
+        self.token = Some(token);
     }
 
     /// What the deadline leaves, from now.

@@ -166,7 +166,7 @@ impl ProxyHttp for Sidecar {
             request_id: &call.request_id,
         };
         inject::inject(request, &injection)?;
-        call.token = Some(token);
+        call.note_sent(token);
         Ok(())
     }
 

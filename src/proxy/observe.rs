@@ -1,6 +1,7 @@
 //! What is told of a call when it is over: metrics and one audit line.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::Method;
 use pingora::proxy::Session;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::reject::Rejection;
 use crate::access::Identity;
+use crate::shaping::Place;
 use crate::telemetry::{Metrics, audit};
 
 /// Counts the call and writes its audit line.
@@ -30,14 +32,15 @@ pub(super) fn observe(session: &Session, call: &Call, metrics: &Metrics) {
         caller: &caller(call),
         listener: call.listener().map_or("", |listener| &*listener.name),
         credential,
-        fingerprint: call.token.as_ref().map_or("", |token| token.fingerprint()),
+        fingerprint: call.sent_token.as_ref().map_or("", |token| token.fingerprint()),
         method,
         rule: call.rule().map_or("", |rule| &*rule.name),
         status,
         code: call.rejection.as_ref().map_or("", |rejection| rejection.code()),
-        attempts: call.attempts,
+        attempts: call.sent,
         duration,
         token_wait: call.token_wait,
+        queue_wait: call.place.as_ref().map_or(Duration::ZERO, Place::waited),
     });
 }
 

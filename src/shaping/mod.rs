@@ -48,8 +48,8 @@ use crate::telemetry::Metrics;
 use build::{Builder, length_max};
 use lines::Line;
 pub use own_call::OwnPermit;
-use place::Turn;
 pub use place::{Permit, Place};
+use place::{Turn, Waited};
 use quota::Quota;
 pub use report::{Learnt, QuotaReport, ShadowReport, WaitingReport};
 pub use sharing::SharedKey;
@@ -191,8 +191,17 @@ impl Shaper {
         let (arrived_at, ticket) = (Instant::now(), quota.ticket());
         quota.foresee(&line, ticket, deadline.min(arrived_at + wait_max))?;
         let late = shaped.late;
-        let (taken, sent) = (None, None);
-        Ok(Place(Some(Turn { quota, late, line, ticket, arrived_at, wait_max, taken, sent })))
+        Ok(Place(Some(Turn {
+            quota,
+            late,
+            line,
+            ticket,
+            arrived_at,
+            wait_max,
+            waited: Waited::default(),
+            taken: None,
+            sent: None,
+        })))
     }
 
     /// Forgets what the upstream's answers taught of this quota: its pause, and the caution after it.

@@ -25,10 +25,22 @@ pub(super) struct Turn {
     pub(super) ticket: Ticket,
     pub(super) arrived_at: Instant,
     pub(super) wait_max: Duration,
+    pub(super) waited: Waited,
     /// By the attempt that has not left yet.
     pub(super) taken: Option<Taken>,
     /// The charge that the last attempt left with, and when.
     pub(super) sent: Option<(u64, Instant)>,
+}
+
+/// The time that a call spends in the queue, and nowhere else.
+#[derive(Debug, Default)]
+pub(super) struct Waited {
+    /// All waits that are over.
+    past: Duration,
+    /// When the one began that is not.
+    since: Option<Instant>,
+    /// By the attempts that have left.
+    left: Duration,
 }
 
 /// The right to send one request now; every attempt needs its own.
@@ -37,8 +49,30 @@ pub(super) struct Turn {
 pub struct Permit {
     /// When the request was about to be written.
     pub departed_at: Instant,
-    /// How long the call had held its place.
+    /// How long this attempt waited in the queue.
     pub waited: Duration,
+}
+
+impl Waited {
+    fn begin(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    fn end(&mut self) {
+        self.past = self.total();
+        self.since = None;
+    }
+
+    /// Also where a wait was given up and never ended.
+    fn total(&self) -> Duration {
+        self.past + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// What the attempt that leaves now waited.
+    fn leave(&mut self) -> Duration {
+        let before = std::mem::replace(&mut self.left, self.past);
+        self.past.saturating_sub(before)
+    }
 }
 
 impl Place {
@@ -50,7 +84,10 @@ impl Place {
         let Some(turn) = &mut self.0 else { return Ok(()) };
         if turn.taken.is_none() {
             let deadline = deadline.min(Instant::now() + turn.wait_max);
-            turn.taken = Some(turn.quota.turn(&turn.line, turn.ticket, deadline).await?);
+            turn.waited.begin();
+            let taken = turn.quota.turn(&turn.line, turn.ticket, deadline).await;
+            turn.waited.end();
+            turn.taken = Some(taken?);
         }
         Ok(())
     }
@@ -83,10 +120,16 @@ impl Place {
             } else {
                 turn.quota.more_in_shadow(1);
             }
-            let waited = now.saturating_duration_since(turn.arrived_at);
+            let waited = turn.waited.leave();
             turn.quota.observe_wait(waited);
             return Ok(Permit { departed_at: now, waited });
         }
+    }
+
+    /// How long the call has waited in the queue so far, by all its attempts. None without a quota.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |turn| turn.waited.total())
     }
 
     /// The upstream answered `429`, with this `Retry-After` and this head: pauses the whole quota.

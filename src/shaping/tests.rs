@@ -944,3 +944,18 @@ async fn gauges_of_what_is_no_longer_configured_are_gone() {
     }
     assert!(gauge("quota_sent_total{quota=\"q\"} 3"), "counts stay");
 }
+
+/// Neither the time upstream of an attempt before, nor that of an upload.
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_what_was_spent_in_the_queue_alone() {
+    let shaper = shaper();
+    let deadline = Instant::now() + s(30);
+    let mut place = placed(&shaper).await;
+    place.ready(deadline).await.unwrap();
+    assert_eq!(place.depart(deadline).await.unwrap().waited, Duration::ZERO);
+    // The upstream takes its time over an answer that asks for another attempt.
+    tokio::time::advance(s(10)).await;
+    assert_eq!(place.depart(deadline).await.unwrap().waited, Duration::ZERO);
+    let third = place.depart(deadline).await.unwrap().waited;
+    assert!(third > Duration::from_millis(900) && third < s(2), "{third:?}");
+}

@@ -28,12 +28,14 @@ pub struct Line<'a> {
     pub status: u16,
     /// Why the sidecar answered itself; empty: the upstream did.
     pub code: &'a str,
-    /// Requests sent upstream.
+    /// Requests sent upstream; those that got no connection do not count.
     pub attempts: u32,
     /// From the head to the end of the answer.
     pub duration: Duration,
     /// Spent waiting for a token.
     pub token_wait: Duration,
+    /// Spent waiting for a turn in the quota's queue, by all attempts together.
+    pub queue_wait: Duration,
 }
 
 /// Writes the line to wherever `log.audit` says.
@@ -53,6 +55,7 @@ pub fn write(line: &Line<'_>) {
         attempts = line.attempts,
         duration_ms = millis(line.duration),
         token_wait_ms = millis(line.token_wait),
+        queue_wait_ms = millis(line.queue_wait),
     );
 }
 

@@ -269,7 +269,7 @@ impl Families {
     }
 
     fn queue_wait(&self) -> Result<HistogramVec, prometheus::Error> {
-        let help = "From a call's arrival to the moment it was sent";
+        let help = "How long each attempt waited in the queue";
         self.histograms("queue_wait_seconds", help, &["quota"])
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use datapulse_sidecar::emulator::{Effect, Fault, Scope};
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::{Aws, CANARY, Process, Relay, Rig, Way};
@@ -266,5 +268,55 @@ async fn each_call_has_an_audit_line_and_no_secret_in_it() {
     assert_eq!(refused["tenant"], "default", "{refused}");
     assert!(line["token"].as_str().is_some_and(|print| !print.is_empty()), "{line}");
     assert!(!line.to_string().contains("q=1"), "{line}");
+    rig.finish().await;
+}
+
+/// The audit line of the call with this request id.
+async fn audited(rig: &Rig, id: &str) -> Value {
+    let line = rig.sidecar.stdout.line(|line| line.contains(&format!("\"{id}\""))).await;
+    serde_json::from_str(&line).unwrap()
+}
+
+#[tokio::test]
+async fn the_audit_line_tells_what_was_sent_and_not_what_was_meant_to_be() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let rig = Rig::builder().await.upstream(nobody).start().await;
+    let call = rig.client.get(rig.url("/v1/datasets")).header("x-request-id", "unsent");
+    assert_eq!(call.send().await.unwrap().status(), 502);
+    let line = audited(&rig, "unsent").await;
+    assert_eq!((&line["token"], &line["attempts"]), (&"".into(), &0.into()), "{line}");
+    assert_eq!(line["credential"], "reader", "{line}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn the_audit_line_tells_how_long_a_call_waited_for_its_turn() {
+    let yaml = "quotas: {q: {limit: 10/min, burst: 1}}\n\
+                credentials: [{name: reader, level: read_only, quota: q, api_key: 'file:${DIR}/reader'}]";
+    let rig = Rig::builder().await.config_in_dir(yaml).start().await;
+    rig.emulator.delay_api(Duration::from_millis(700));
+    let waited = |line: &Value| line["queue_wait_ms"].as_f64().unwrap();
+    let call = async |id: &str| {
+        let call = rig.client.get(rig.url("/v1/datasets")).header("x-request-id", id);
+        assert_eq!(call.send().await.unwrap().status(), 200);
+        let line = audited(&rig, id).await;
+        let took = line["duration_ms"].as_f64().unwrap();
+        assert!(took >= 700.0 && waited(&line) <= took - 700.0, "{line}");
+        waited(&line)
+    };
+    // One in six seconds.
+    let (first, second) = (call("first").await, call("second").await);
+    println!("the first waits {first} ms, the next {second} ms");
+    assert!(second > 1_000.0, "{second}");
+    // One that waits until it hangs up waited, too.
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let head = "GET /v1/datasets HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: left\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    rig.until_series("queue_depth{quota=\"q\"}", |depth| depth == 1.0).await;
+    drop(stream);
+    let line = audited(&rig, "left").await;
+    assert!(waited(&line) > 0.0 && line["attempts"] == 0 && line["token"] == "", "{line}");
     rig.finish().await;
 }
