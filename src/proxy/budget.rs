@@ -1,5 +1,6 @@
-//! How many attempts may be repeated: a tenth of the calls of the last ten seconds, and one a second
-//! in any case. An upstream that is down must not be met with twice the load. Pure.
+//! How many attempts may be repeated: a tenth of the calls of the last ten seconds that were let
+//! through to the upstream, and one a second in any case. An upstream that is down must not be met with
+//! twice the load. Pure.
 
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ impl RetryBudget {
         Self { began: now, newest: 0, calls: [0; WINDOW], retries: [0; WINDOW] }
     }
 
-    /// A call came in.
+    /// A call goes to the upstream, for the first time.
     pub(super) fn call(&mut self, now: Instant) {
         let cell = self.advance(now);
         if let Some(count) = self.calls.get_mut(cell) {

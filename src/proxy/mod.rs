@@ -89,7 +89,6 @@ impl ProxyHttp for Sidecar {
     type CTX = Call;
 
     fn new_ctx(&self) -> Call {
-        self.budget.lock().call(Instant::now());
         Call::new(self.live.load(), self.gauge.enter())
     }
 
@@ -133,6 +132,9 @@ impl ProxyHttp for Sidecar {
         call.body.rewind();
         let turn = unless_gone(session, admit::wait_for_turn(call)).await;
         turn.ok_or_else(stream::gone)?.or_else(|rejection| respond::fail(call, rejection))?;
+        if call.attempts == 1 {
+            self.budget.lock().call(Instant::now());
+        }
         let by = call.deadline.min(Instant::now() + RESOLVE_WAIT);
         let Some(target) = self.destination.addresses.next(by).await else {
             return respond::fail(call, Rejection::UpstreamUnreachable);

@@ -77,6 +77,26 @@ async fn an_upstream_that_is_down_gets_a_tenth_more_and_not_twice_the_load() {
     rig.finish().await;
 }
 
+/// What is refused never went near the upstream, and says nothing of how much it can take.
+#[tokio::test]
+async fn refused_calls_give_nobody_more_retries() {
+    let rig = Rig::builder().await.log_level("info").start().await;
+    for _ in 0..10 {
+        for denied in join_all((0..200).map(|_| rig.get("/auth/refresh"))).await {
+            assert_eq!(denied.status(), 403);
+        }
+    }
+    rig.emulator.answer_api(503, 10_000);
+    for answer in join_all((0..100).map(|_| rig.get("/v1/datasets"))).await {
+        assert_eq!(answer.status(), 503);
+    }
+    let arrived = rig.emulator.api_requests();
+    println!("100 calls made {arrived} requests");
+    // A tenth of 100, one for each second of the window, and as many again should the window move.
+    assert!((101..=160).contains(&arrived), "{arrived}");
+    rig.finish().await;
+}
+
 /// Calls go to a name with these addresses; the emulator is at 127.0.0.1.
 async fn named(addresses: &[&str], more: &str) -> (Rig, Names) {
     let builder = Rig::builder().await;
