@@ -85,15 +85,10 @@ impl Health {
         Self { dropped, ..self }
     }
 
-    /// Waits for each `required` credential, at most `timeout`; then start-up is done either way.
+    /// Waits for each `required` credential of the configuration in force, at most `timeout`; then
+    /// start-up is done either way.
     pub async fn start_up(self, timeout: Duration) {
-        let snapshot = self.live.load();
-        let usable = async {
-            for handle in snapshot.credentials.required() {
-                handle.wait_usable().await;
-            }
-        };
-        let in_time = tokio::time::timeout(timeout, usable).await;
+        let in_time = tokio::time::timeout(timeout, self.usable()).await;
         self.phase.send_if_modified(|phase| {
             let starting = *phase == Phase::Starting;
             if starting {
@@ -109,6 +104,23 @@ impl Health {
                 "started without a required credential (startup_timeout is over); its calls answer \
                  503 until it is there"
             ),
+        }
+    }
+
+    /// Waits until each `required` credential is usable. A reload may change which these are.
+    async fn usable(&self) {
+        let mut stored = self.live.stored();
+        loop {
+            let snapshot = self.live.load();
+            let usable = async {
+                for handle in snapshot.credentials.required() {
+                    handle.wait_usable().await;
+                }
+            };
+            tokio::select! {
+                () = usable => return,
+                _ = stored.changed() => {}
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::access::{Access, Callers};
 use crate::config::Config;
@@ -29,24 +30,34 @@ pub struct Snapshot {
 
 /// The snapshot in force.
 #[derive(Debug)]
-pub struct Live(ArcSwap<Snapshot>);
+pub struct Live {
+    current: ArcSwap<Snapshot>,
+    stored: watch::Sender<()>,
+}
 
 impl Live {
     /// Begins with a first snapshot.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(snapshot))
+        Self { current: ArcSwap::from_pointee(snapshot), stored: watch::Sender::default() }
     }
 
     /// From now on new calls see this snapshot; those in flight keep theirs. [`Self::load`] is the
     /// read side.
     pub fn store(&self, snapshot: Snapshot) {
-        self.0.store(Arc::new(snapshot));
+        self.current.store(Arc::new(snapshot));
+        self.stored.send_replace(());
     }
 
     /// The snapshot in force now; [`Self::store`] is the write side.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.current.load_full()
+    }
+
+    /// Tells of each [`Self::store`] from now on.
+    #[must_use]
+    pub fn stored(&self) -> watch::Receiver<()> {
+        self.stored.subscribe()
     }
 }

@@ -320,3 +320,20 @@ async fn the_audit_line_tells_how_long_a_call_waited_for_its_turn() {
     assert!(waited(&line) > 0.0 && line["attempts"] == 0 && line["token"] == "", "{line}");
     rig.finish().await;
 }
+
+/// The operator's mistake is mended while the start still waits for what it named.
+#[tokio::test]
+async fn start_up_waits_for_the_credentials_of_the_configuration_in_force() {
+    let builder = Rig::builder().await.config("startup_timeout: 10m\n");
+    let yaml = |file: &str| {
+        format!("credentials: [{{name: reader, level: read_only, api_key: 'file:{file}'}}]")
+    };
+    let key = builder.dir().join("reader").display().to_string();
+    let mut rig = builder.config(&yaml("/no/such/key")).unready().start().await;
+    assert_eq!(rig.health("/startupz").await.0, 503);
+    rig.reconfigure(&yaml(&key));
+    rig.log("started: each required credential is usable").await;
+    assert_eq!(rig.health("/startupz").await.0, 200);
+    assert_eq!(rig.health("/readyz").await.0, 200);
+    rig.finish().await;
+}
