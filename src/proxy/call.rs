@@ -65,6 +65,8 @@ pub struct Call {
     pub(super) retried: bool,
     /// Attempts that got no connection.
     pub(super) unconnected: u32,
+    /// Attempts made because of a 429.
+    pub(super) throttled: u32,
     /// Waited before the next attempt.
     pub(super) pause: Duration,
     /// When the last attempt's head was written.
@@ -121,6 +123,7 @@ impl Call {
             replayed: false,
             retried: false,
             unconnected: 0,
+            throttled: 0,
             pause: Duration::ZERO,
             sent_at: None,
             token_wait: Duration::ZERO,

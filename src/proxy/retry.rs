@@ -98,12 +98,11 @@ impl Sidecar {
             None => Duration::ZERO,
             Some(rounds) => Backoff::new(WAIT_FIRST, WAIT_MAX).after(rounds).next_wait(),
         };
-        let retries = call.snapshot.config.upstream.retries;
         // A peer that does not verify does not become another one by asking again.
         let verified =
             !matches!(error.etype(), ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure);
         let again = verified
-            && call.unconnected <= retries
+            && call.unconnected + call.throttled <= call.snapshot.config.upstream.retries
             && self.may_wait(call, wait)
             && self.may_retry();
         if again {
@@ -157,8 +156,13 @@ impl Sidecar {
     }
 
     /// The upstream says that the quota is used up: pauses it. True when the call can be sent again
-    /// before its deadline.
-    pub(super) fn pause(&self, session: &Session, response: &ResponseHeader, call: &Call) -> bool {
+    /// before its deadline, and was not sent as often as `upstream.retries` allows.
+    pub(super) fn pause(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        call: &mut Call,
+    ) -> bool {
         let asked = retry_after::parse(&response.headers, clock::wall());
         if asked.is_some_and(|asked| asked >= retry_after::RETRY_AFTER_MAX) {
             tracing::warn!("the upstream asks for a pause of 15 min or more; 15 min are kept");
@@ -171,8 +175,12 @@ impl Sidecar {
             return false;
         };
         let replayable = Self::attempt(session, call).again != Again::Never;
-        let again = fits && replayable && call.attempts < ATTEMPTS_MAX;
+        let again = fits
+            && replayable
+            && call.attempts < ATTEMPTS_MAX
+            && call.unconnected + call.throttled < call.snapshot.config.upstream.retries;
         if again {
+            call.throttled += 1;
             self.metrics.retries.with_label_values(&["throttled"]).inc();
         }
         again

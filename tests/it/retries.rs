@@ -97,6 +97,23 @@ async fn refused_calls_give_nobody_more_retries() {
     rig.finish().await;
 }
 
+#[tokio::test]
+async fn a_429_is_tried_again_as_often_as_the_configuration_says() {
+    for (retries, want) in [(0, 1), (1, 2), (3, 4)] {
+        let yaml = format!(
+            "quotas: {{q: {{limit: 6000/min}}}}\nupstream: {{retries: {retries}}}\n\
+             credentials: [{{name: reader, level: read_only, quota: q, \
+             api_key: 'file:${{DIR}}/reader'}}]"
+        );
+        let rig = Rig::builder().await.config_in_dir(&yaml).start().await;
+        let throttled = Effect::Status { code: 429, retry_after: Some("0".to_owned()) };
+        rig.emulator.fault(Fault::times(Scope::Api, throttled, 100));
+        assert_eq!(rig.get("/v1/datasets").await.status(), 429);
+        assert_eq!(rig.emulator.api_requests(), want, "{retries}");
+        rig.finish().await;
+    }
+}
+
 /// Calls go to a name with these addresses; the emulator is at 127.0.0.1.
 async fn named(addresses: &[&str], more: &str) -> (Rig, Names) {
     let builder = Rig::builder().await;

@@ -139,7 +139,8 @@ pub struct Upstream {
     pub request_timeout: Option<Span>,
     /// Between two pieces of a body, either way. Default: 60s.
     pub idle_timeout: Option<Span>,
-    /// How often a call is tried again after a connect error or a 429.
+    /// How often a call is tried again after a connect error or a 429, these together: 0 to 10.
+    /// Default: 3.
     pub retries: Option<u32>,
     /// Bodies up to this size are kept, to be sent again after a 401. Default: 1MiB.
     pub replay_body: Option<Size>,
