@@ -13,8 +13,9 @@ use crate::telemetry::trace;
 
 /// The request's identifier, passed on and sent back.
 pub(super) const REQUEST_ID: &str = "x-request-id";
-/// Joins the call to its trace (W3C Trace Context).
+/// Join the call to its trace (W3C Trace Context).
 const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// What is set on a request beside what the caller sent.
 #[derive(Debug)]
@@ -49,9 +50,17 @@ pub(super) fn inject(
     strip(request);
     request.insert_header(HOST, injection.authority.clone())?;
     request.insert_header(REQUEST_ID, injection.request_id)?;
-    let given = request.headers.get(TRACEPARENT);
-    if !given.is_some_and(|value| trace::is_traceparent(value.as_bytes())) {
+    if !is_traced(request) {
+        request.remove_header(TRACESTATE);
         request.insert_header(TRACEPARENT, trace::new_traceparent())?;
     }
     request.insert_header(AUTHORIZATION, injection.token.header().clone())
+}
+
+/// Whether the caller names one trace, in good form (W3C Trace Context, section 3.2). What else it says
+/// of it is of no use without.
+fn is_traced(request: &RequestHeader) -> bool {
+    let mut given = request.headers.get_all(TRACEPARENT).iter();
+    let is_good = given.next().is_some_and(|value| trace::is_traceparent(value.as_bytes()));
+    is_good && given.next().is_none()
 }

@@ -131,6 +131,22 @@ async fn request_ids_and_traces_are_passed_on_or_started() {
     assert_eq!(header(&echo, "x-request-id"), [given]);
     let started = header(&echo, "traceparent");
     assert!(started.len() == 1 && started[0].len() == 55, "{started:?}");
+    // Of a trace, all or nothing is passed on (W3C Trace Context, sections 3.2 and 3.3).
+    let other = trace.replace("4bf9", "5bf9");
+    for (parents, is_passed_on) in
+        [(&[trace][..], true), (&[], false), (&["00-zz"], false), (&[trace, &other], false)]
+    {
+        let mut call = rig.client.get(rig.url("/v1/echo")).header("tracestate", "a=1");
+        for parent in parents {
+            call = call.header("traceparent", *parent);
+        }
+        let echo: Value = call.send().await.unwrap().json().await.unwrap();
+        let (parent, state) = (header(&echo, "traceparent"), header(&echo, "tracestate"));
+        assert_eq!(parent.len(), 1, "{parents:?}");
+        assert_eq!(parents.contains(&&*parent[0]), is_passed_on, "{parents:?}: {parent:?}");
+        assert_eq!(state == ["a=1"], is_passed_on, "{parents:?}: {state:?}");
+        assert!(is_passed_on || state.is_empty());
+    }
     rig.finish().await;
 }
 
