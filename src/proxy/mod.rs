@@ -99,6 +99,7 @@ impl ProxyHttp for Sidecar {
         }
         let idle = call.snapshot.config.upstream.idle_timeout;
         let closing = headers::asks_to_close(&session.req_header().headers);
+        let closing = closing || self.gauge.is_draining();
         // `None`: HTTP/1.0, whose callers expect the connection to be closed.
         let keep = session.get_keepalive().filter(|_| !closing).map(|_| KEEP_ALIVE.as_secs());
         session.set_keepalive(keep);

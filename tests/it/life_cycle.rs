@@ -337,3 +337,21 @@ async fn start_up_waits_for_the_credentials_of_the_configuration_in_force() {
     assert_eq!(rig.health("/readyz").await.0, 200);
     rig.finish().await;
 }
+
+/// An app that keeps its connection to the end would meet the end under its next call.
+#[tokio::test]
+async fn the_sidecars_own_answers_close_their_connection_during_the_drain() {
+    let mut rig = Rig::builder().await.config("drain: {max: 60s}\n").start().await;
+    let denied = async || {
+        let denied = rig.get("/auth/refresh").await;
+        assert_eq!(denied.status(), 403);
+        denied.headers()["connection"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(denied().await, "keep-alive");
+    let mut slow = slow_call(&rig, Duration::from_secs(3)).await;
+    rig.sidecar.signal("TERM").await;
+    rig.log("draining").await;
+    assert_eq!(denied().await, "close");
+    assert_eq!(slow.join_next().await.unwrap().unwrap().unwrap().status(), 200);
+    assert_eq!(rig.sidecar.ended().await.code(), Some(0));
+}
