@@ -13,6 +13,8 @@ mod stores;
 mod vault;
 mod verdict;
 mod watch;
+#[cfg(test)]
+pub(crate) mod polled;
 
 use std::fmt;
 use std::sync::Arc;

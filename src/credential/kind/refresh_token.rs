@@ -33,14 +33,13 @@ impl RefreshTokenGrant {
 
 #[async_trait]
 impl TokenSource for RefreshTokenGrant {
-    /// What the client shows is read anew; while its store is down, what was read last will do.
+    /// What the client shows is read anew; while that cannot be had, what was read last will do.
     async fn prepare(&self) -> Result<(), MintError> {
         let Some((_, watch)) = &self.client else { return Ok(()) };
-        match watch.read().await {
-            Err(error) if error.is_transient() => watch.recall().await?,
-            found => found?,
-        };
-        Ok(())
+        match watch.insist().await {
+            Err(error) if watch.last().is_none() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {

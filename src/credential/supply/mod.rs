@@ -176,11 +176,13 @@ impl Supply {
     /// Cancel-safe: a claim that is dropped lapses.
     pub(super) async fn take(&mut self, reason: Reason) -> Result<Taken, MintError> {
         let limit = if self.spends() { CLAIM_MAX } else { ATTEMPT_MAX };
-        match timeout(limit, self.find(reason)).await {
+        let taken = match timeout(limit, self.find(reason)).await {
             Ok(taken) => taken,
             Err(_elapsed) if self.spends() => Err(self.claimed()),
             Err(_elapsed) => Err(StoreError::Timeout { at: self.stored.at().clone() }.into()),
-        }
+        };
+        // The next try finds it.
+        taken.inspect_err(|_| self.stored.heed())
     }
 
     async fn find(&mut self, reason: Reason) -> Result<Taken, MintError> {
@@ -215,8 +217,10 @@ impl Supply {
         if reason == Reason::Asked {
             self.stored.reconsider();
         }
-        let mut found = if std::mem::take(&mut self.is_refused) || is_doubted || is_shared {
+        let mut found = if std::mem::take(&mut self.is_refused) || is_doubted {
             self.stored.read().await
+        } else if is_shared {
+            self.stored.insist().await
         } else {
             self.stored.recall().await
         };

@@ -19,7 +19,7 @@ use super::*;
 use crate::clock::{self, Moment};
 use crate::config::model::{Credential, CredentialKind, Level};
 use crate::secret::SecretRef;
-use crate::store::{self, EnvStore, SecretStore, SecretVersion, Secrets};
+use crate::store::{self, EnvStore, SecretStore, SecretVersion, SecretWatch, Secrets};
 use crate::telemetry::Metrics;
 
 const CANARY: &str = "dp_live_canary";
@@ -110,6 +110,10 @@ impl Bench {
         secrets: &Secrets,
         at: &str,
     ) -> Self {
+        Self::with_watch(script, gate, secrets.watch(&at.parse().unwrap()))
+    }
+
+    fn with_watch(script: &[Answer], gate: Option<Semaphore>, secret: SecretWatch) -> Self {
         let issuer = Arc::new(Issuer {
             script: Mutex::new(script.iter().cloned().collect()),
             asked: Mutex::new(Vec::new()),
@@ -122,11 +126,10 @@ impl Bench {
             required: true,
             verify: true,
             fallback: None,
-            kind: CredentialKind::ApiKey(at.parse().unwrap()),
+            kind: CredentialKind::ApiKey(secret.at().clone()),
         };
         let metrics = Metrics::new().unwrap();
         let source = Box::new(Source(Arc::clone(&issuer)));
-        let secret = secrets.watch(credential.kind.secret());
         let supply = Supply::new(&credential.name, secret, source, None);
         let (refresher, handle) = Refresher::new(&credential, supply, &metrics);
         let mut tasks = JoinSet::new();

@@ -1,6 +1,7 @@
 //! One watched secret: what its user has, what was noticed since, and when to look again.
 
 use std::fmt;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -14,6 +15,18 @@ use crate::telemetry::error_chain;
 
 /// How far a poll is moved at random, either way, so that replicas do not look at the same time.
 const POLL_JITTER: f64 = 0.2;
+
+/// The longest wait between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What the user of a secret does when it could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterFailure {
+    /// Asks again within [`RETRY_MAX`]: one of the two who tries is enough.
+    AsksAgain,
+    /// Waits until it is told.
+    Waits,
+}
 
 pub(super) struct Entry {
     at: SecretRef,
@@ -79,7 +92,12 @@ impl Entry {
     }
 
     /// Asks the store for its user. What it finds is what the user has from then on.
-    pub(super) async fn read(&self, stores: &dyn SecretStore) -> Result<SecretVersion, StoreError> {
+    /// `then` is what its user does where that fails.
+    pub(super) async fn read(
+        &self,
+        stores: &dyn SecretStore,
+        then: AfterFailure,
+    ) -> Result<SecretVersion, StoreError> {
         let _looking = self.looking.lock().await;
         self.known.lock().is_resting = false;
         let is_polled = stores.poll(&self.at).is_some();
@@ -89,13 +107,17 @@ impl Entry {
             self.known.lock().noticed = None;
         }
         let found = self.fetch(stores).await.map(|found| self.believed(found));
-        self.plan(stores, found.as_ref().err());
+        self.plan(stores, found.as_ref().err(), then);
         match found {
             Ok(found) => {
-                self.take_up(&found);
+                let mut known = self.known.lock();
+                // Whatever was noticed was found before.
+                (known.used, known.noticed) = (Some(found.clone()), None);
                 Ok(found)
             }
             Err(error) => {
+                // Its user tries again by itself, and finds it then.
+                self.take_up_known();
                 self.tell(&error);
                 Err(error)
             }
@@ -115,7 +137,7 @@ impl Entry {
         if self.known.lock().is_resting {
             return self.rest();
         }
-        self.plan(stores, found.as_ref().err());
+        self.plan(stores, found.as_ref().err(), AfterFailure::Waits);
         match found {
             Ok(found) => self.notice(found),
             Err(error) => self.tell(&error),
@@ -166,7 +188,7 @@ impl Entry {
     }
 
     /// Decides when to look again.
-    fn plan(&self, stores: &dyn SecretStore, error: Option<&StoreError>) {
+    fn plan(&self, stores: &dyn SecretStore, error: Option<&StoreError>, then: AfterFailure) {
         let poll = stores.poll(&self.at);
         let mut known = self.known.lock();
         let now = Instant::now();
@@ -181,6 +203,7 @@ impl Entry {
             Some(error) => {
                 let wait = known.backoff.next_wait();
                 let wait = error.retry_after().map_or(wait, |least| wait.max(least));
+                let wait = if then == AfterFailure::AsksAgain { wait.max(RETRY_MAX) } else { wait };
                 poll.map(|_| wait)
             }
         };
@@ -197,6 +220,17 @@ impl Entry {
         if known.noticed.as_ref().is_some_and(|noticed| noticed.value == version.value) {
             known.noticed = None;
         }
+    }
+
+    /// What was noticed is no news any more: the user has it. While a fallback is used, it has not,
+    /// and what is found next is news again.
+    pub(super) fn take_up_known(&self) -> Option<SecretVersion> {
+        let mut known = self.known.lock();
+        let noticed = known.noticed.take();
+        if known.replaced != Some(true) && noticed.is_some() {
+            known.used = noticed;
+        }
+        known.used.clone()
     }
 
     fn notice(&self, found: SecretVersion) {

@@ -5,7 +5,7 @@
 
 use tokio::time::Instant;
 
-use super::entry::Entry;
+use super::entry::{AfterFailure, Entry};
 use super::known::Known;
 use super::{SecretVersion, SecretWatch, StoreError};
 use crate::secret::{SecretRef, SecretValue};
@@ -25,11 +25,23 @@ impl SecretWatch {
     /// # Errors
     /// As [`SecretStore::read`](super::super::SecretStore::read).
     pub async fn read(&self) -> Result<SecretVersion, StoreError> {
+        self.read_and(AfterFailure::Waits).await
+    }
+
+    /// The same, for who asks again within a minute if that fails: until then nobody else does.
+    ///
+    /// # Errors
+    /// As [`SecretStore::read`](super::super::SecretStore::read).
+    pub async fn insist(&self) -> Result<SecretVersion, StoreError> {
+        self.read_and(AfterFailure::AsksAgain).await
+    }
+
+    async fn read_and(&self, then: AfterFailure) -> Result<SecretVersion, StoreError> {
         let stores = &*self.secrets.stores;
-        let mut found = self.entry.read(stores).await;
+        let mut found = self.entry.read(stores, then).await;
         let is_of_use = found.as_ref().is_ok_and(|found| !self.entry.has_refused(&found.value));
         if let Some(fallback) = self.fallback.as_ref().filter(|_| !is_of_use) {
-            match fallback.read(stores).await {
+            match fallback.read(stores, then).await {
                 Ok(other) => found = Ok(other),
                 Err(_) if !self.entry.is_replaced() => fallback.rest(),
                 Err(_) => {}
@@ -47,6 +59,7 @@ impl SecretWatch {
     pub async fn recall(&self) -> Result<SecretVersion, StoreError> {
         let first = self.known_of(&self.entry);
         let is_refused = first.as_ref().is_some_and(|first| self.entry.has_refused(&first.value));
+        let is_refused = is_refused || first.is_none() && self.entry.is_replaced();
         let (from, known) = match &self.fallback {
             Some(fallback) if is_refused => (fallback, self.known_of(fallback)),
             _ => (&self.entry, first.filter(|_| !is_refused)),

@@ -11,6 +11,7 @@ mod watcher;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -141,9 +142,21 @@ impl SecretWatch {
 
     /// Another value that was noticed is no news any more, until it is read.
     pub fn heed(&self) {
-        if let Some(known) = self.entry.known() {
-            self.entry.take_up(&known);
+        for entry in [Some(&self.entry), self.fallback.as_ref()].into_iter().flatten() {
+            entry.take_up_known();
         }
+    }
+
+    /// What was found last, without asking the store; `None`: nothing was yet. It is no change any
+    /// more.
+    pub fn last(&self) -> Option<SecretVersion> {
+        self.entry.take_up_known()
+    }
+
+    /// How often the store is looked at; `None`: it tells by itself.
+    #[must_use]
+    pub fn poll(&self) -> Option<Duration> {
+        self.secrets.stores.poll(self.at())
     }
 }
 

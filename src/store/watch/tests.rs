@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::entry::AfterFailure;
 use super::*;
 use crate::store::{FileStore, Version};
 
@@ -436,7 +437,7 @@ impl SecretStore for Slow {
 async fn a_fallback_that_is_not_used_any_more_is_not_looked_at_whatever_was_under_way() {
     let store = Slow(tokio::sync::Semaphore::new(1));
     let entry = Entry::new(&"aws:a".parse().unwrap(), false);
-    entry.read(&store).await.unwrap();
+    entry.read(&store, AfterFailure::Waits).await.unwrap();
     assert!(entry.due().is_some() && entry.report().age_seconds.is_some());
     let rested = async {
         tokio::task::yield_now().await;
@@ -448,6 +449,18 @@ async fn a_fallback_that_is_not_used_any_more_is_not_looked_at_whatever_was_unde
     assert_eq!(store.0.available_permits(), 0, "the look was under way");
     entry.look(&store).await;
     store.0.add_permits(1);
-    entry.read(&store).await.unwrap();
+    entry.read(&store, AfterFailure::Waits).await.unwrap();
     assert!(entry.due().is_some(), "until it is used again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_value_than_the_one_that_was_noticed_is_read_and_no_change_afterwards() {
+    let bench = PolledBench::new(true);
+    bench.watch.read().await.unwrap();
+    bench.store.set("b", 2);
+    assert!(bench.changes_within(POLL.mul_f64(1.2)).await);
+    bench.store.set("c", 3);
+    assert_eq!(bench.watch.read().await.unwrap().value.expose_str(), Some("c"));
+    assert!(!bench.changes_within(POLL * 2).await);
+    assert_eq!(bench.watch.recall().await.unwrap().value.expose_str(), Some("c"));
 }
