@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::model::{ClientCert, Upstream};
-use crate::secret::SecretRef;
+use crate::secret::{SecretRef, SecretValue};
 use crate::store::{SecretWatch, Secrets, StoreError};
 use crate::telemetry::{Metrics, error_chain};
 use crate::tls::{OwnCertificate, OwnCertificateError};
@@ -267,13 +267,110 @@ impl Pair {
         }
     }
 
+    /// As they are now; a part that cannot be read as it was found last.
     async fn read(&self) -> Result<Identity, IdentityError> {
-        let certificates = self.certificate.read().await?.value;
-        let key = self.key.read().await?.value;
+        let (certificates, key) = (part(&self.certificate).await, part(&self.key).await);
+        let (certificates, key) = (certificates?, key?);
         let own = OwnCertificate::from_pem(&certificates, &key);
         own.map(Identity::new).map_err(|cause| {
             let pair = format!("{}, {}", self.certificate.at(), self.key.at()).into();
             IdentityError::Unusable { pair, cause }
         })
+    }
+}
+
+/// Once it was read, its store is looked at without us: nothing has to be tried again here.
+async fn part(stored: &SecretWatch) -> Result<SecretValue, StoreError> {
+    let found = match stored.read().await {
+        Err(error) => stored.last().ok_or(error)?,
+        Ok(found) => found,
+    };
+    Ok(found.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::store::polled::{POLL, Polled};
+    use crate::store::{self, SecretStore};
+
+    const CERTIFICATE: &str = "file:/pair/client.crt";
+    const KEY: &str = "vault:secret/pair#key";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A certificate and its key that stay for the rest of the process.
+    fn pair() -> [&'static str; 2] {
+        let made = rcgen::generate_simple_self_signed(["sidecar".to_owned()]).unwrap();
+        [made.cert.pem(), made.signing_key.serialize_pem()].map(|text| &*text.leak())
+    }
+
+    struct Bench {
+        store: Arc<Polled>,
+        identity: ClientIdentity,
+        _tasks: JoinSet<()>,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            crate::tls::install_provider();
+            let store = Arc::new(Polled::default());
+            let (secrets, watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+            let [certificate, key] = pair();
+            store.put(CERTIFICATE, certificate);
+            store.put(KEY, key);
+            let text = "version: 1\n\
+                listeners: [{listen: 'localhost:0'}]\n\
+                credentials: [{name: a, level: admin, api_key: 'file:/k'}]\n\
+                stores: {vault: {address: 'https://v', auth: {method: token, token: 'file:/t'}}}\n\
+                upstream: {client_cert: {cert_file: /pair/client.crt, key: 'vault:secret/pair#key'}}\n";
+            let (config, _) = crate::config::parse(text, "test", &|_| None).unwrap();
+            let metrics = Metrics::new().unwrap();
+            let started = IdentityKeeper::start(&config.upstream, &secrets, &metrics).await;
+            let (keeper, identity) = started.unwrap();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(watcher.run());
+            tasks.spawn(keeper.run());
+            Self { store, identity, _tasks: tasks }
+        }
+
+        /// Whether both are asked for as often as is stated.
+        async fn asked_in_an_hour(&self) -> bool {
+            let asked = || [CERTIFICATE, KEY].map(|at| self.store.asked(at));
+            sleep(POLL * 2).await;
+            asked();
+            sleep(HOUR).await;
+            asked().iter().all(|count| (40..=150).contains(count))
+        }
+
+        /// Waits until another certificate is shown than this one.
+        async fn shows_another(&self, than: u64) {
+            let mut shown = self.identity.0.clone();
+            let another = shown.wait_for(|state| state.shown.as_ref().unwrap().pool() != than);
+            timeout(Duration::from_secs(90), another).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_cannot_be_read_is_asked_for_by_and_by_and_stays_what_it_was() {
+        let bench = Bench::new().await;
+        let first = bench.identity.current().unwrap().pool();
+        let [certificate, key] = pair();
+        let down = |at| StoreError::Timeout { at };
+        bench.store.fail(CERTIFICATE, Some(down));
+        bench.store.put(KEY, key);
+        assert!(bench.asked_in_an_hour().await, "the key changed, and not the certificate");
+        assert_eq!(bench.identity.current().unwrap().pool(), first);
+        assert!(bench.identity.report().unwrap().last_error.is_some());
+        bench.store.fail(KEY, Some(down));
+        assert!(bench.asked_in_an_hour().await, "neither can be read");
+        bench.store.put(CERTIFICATE, certificate);
+        bench.store.fail(CERTIFICATE, None);
+        bench.shows_another(first).await;
+        assert_eq!(bench.identity.report().unwrap().last_error, None, "the key is known");
     }
 }
