@@ -82,7 +82,8 @@ impl Table {
             let same = before.iter().find(|old| old.spec.path == spec.path);
             let kept = same.filter(|old| old.spec.secrets == spec.secrets);
             let keys = kept.map(|old| old.keys.clone()).unwrap_or_else(|| {
-                let (keys, keeper) = keys(&spec.secrets, secrets);
+                let known = before.iter().map(|old| &old.keys);
+                let (keys, keeper) = keys(&spec.secrets, secrets, known);
                 keepers.push(keeper);
                 keys
             });

@@ -1,8 +1,8 @@
 //! The secrets that sign an endpoint's deliveries, as they are now: all are read again when one of
 //! them changes, and take effect together, so that one that moves to another place is never missing.
 //!
-//! What was read stays in use while its store is down. A value that cannot be a secret never takes
-//! the place of one that can.
+//! What was read stays in use while its store is down, also when a reload changes the list. A value
+//! that cannot be a secret never takes the place of one that can.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,21 +10,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::signature::SigningKey;
 use crate::backoff::Backoff;
 use crate::secret::{SecretRef, SecretValue};
-use crate::store::{SecretWatch, Secrets};
+use crate::store::{SecretWatch, Secrets, StoreError};
 use crate::telemetry::error_chain;
 
 /// The longest that one read may take; a store's own time-outs end it sooner.
 const READ_MAX: Duration = Duration::from_secs(10);
 /// How often all are read until two rounds find the same.
 const ROUNDS_MAX: usize = 4;
-
-/// What verifies now; `None`: the first round has not ended yet.
-type Known = Option<Arc<[SigningKey]>>;
 
 /// The write side of an endpoint's keys; `Keys` is the read side, and ends it when the last clone is
 /// dropped.
@@ -34,103 +31,154 @@ pub struct KeyKeeper {
     known: watch::Sender<Known>,
 }
 
+/// What verifies now.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    keys: Arc<[ListedKey]>,
+    /// Whether each was read, or could not be.
+    is_settled: bool,
+}
+
+/// A listed secret that can be used, and what it became.
+#[derive(Debug, Clone)]
+struct ListedKey {
+    at: SecretRef,
+    value: SecretValue,
+    key: SigningKey,
+}
+
 /// One listed secret.
 #[derive(Debug)]
 struct Slot {
     stored: SecretWatch,
-    /// The last value that could be used, and what it became.
-    used: Option<(SecretValue, SigningKey)>,
+    /// The last value that could be used.
+    used: Option<ListedKey>,
     /// Why the last value could not be.
     problem: Option<String>,
+    /// Nothing of it was ever read: not before this is it tried again.
+    retry_at: Option<Instant>,
+}
+
+/// Why there is no value at all.
+#[derive(Debug)]
+struct Unread {
+    cause: String,
+    /// Of the store or the way to it, whatever the secret.
+    is_about_the_store: bool,
+    retry_at: Instant,
 }
 
 /// The read side of an endpoint's keys; [`KeyKeeper`] is the write side.
 #[derive(Debug, Clone)]
 pub(super) struct Keys(watch::Receiver<Known>);
 
-/// Both sides: whoever calls runs [`KeyKeeper::run`].
-pub(super) fn keys(listed: &[SecretRef], secrets: &Secrets) -> (Keys, KeyKeeper) {
-    let (known, reader) = watch::channel(None);
-    let slot = |at| Slot { stored: secrets.watch(at), used: None, problem: None };
-    (Keys(reader), KeyKeeper { slots: listed.iter().map(slot).collect(), known })
+/// Both sides: whoever calls runs [`KeyKeeper::run`]. What is listed in `before`, too, verifies from
+/// the beginning.
+pub(super) fn keys<'k>(
+    listed: &[SecretRef],
+    secrets: &Secrets,
+    before: impl Iterator<Item = &'k Keys>,
+) -> (Keys, KeyKeeper) {
+    let before: Vec<_> = before.flat_map(|keys| keys.0.borrow().keys.to_vec()).collect();
+    let slots = listed.iter().map(|at| Slot {
+        stored: secrets.watch(at),
+        used: before.iter().find(|key| key.at == *at).cloned(),
+        problem: None,
+        retry_at: None,
+    });
+    let slots: Vec<_> = slots.collect();
+    let keys = slots.iter().filter_map(|slot| slot.used.clone()).collect();
+    let (known, reader) = watch::channel(Known { keys, is_settled: false });
+    (Keys(reader), KeyKeeper { slots, known })
 }
 
 impl Keys {
     /// How many verify now.
     pub(super) fn count(&self) -> usize {
-        self.0.borrow().as_ref().map_or(0, |known| known.len())
+        self.0.borrow().keys.len()
     }
 
-    /// What verifies now, once each secret was read or could not be. Empty: none could.
-    pub(super) async fn now(&self) -> Arc<[SigningKey]> {
+    /// What verifies now. Waits until each listed secret was read or could not be, for so long at
+    /// most. Empty: none could.
+    pub(super) async fn within(&self, time: Duration) -> Vec<SigningKey> {
         let mut known = self.0.clone();
         // A keeper that is gone reads nothing any more.
-        let now = known.wait_for(Option::is_some).await;
-        now.ok().and_then(|known| known.clone()).unwrap_or_default()
+        drop(timeout(time, known.wait_for(|known| known.is_settled)).await);
+        let known = self.0.borrow();
+        known.keys.iter().map(|listed| listed.key.clone()).collect()
     }
 }
 
 impl KeyKeeper {
     /// Reads, and reads again after a change or a failure, until nobody verifies with it any more.
-    pub async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        loop {
-            let found = tokio::select! {
-                () = self.known.closed() => return,
-                found = steady(&self.slots) => found,
-            };
-            let is_whole = self.settle(found);
-            if is_whole {
-                backoff.reset();
+    pub async fn run(self) {
+        let Self { mut slots, known } = self;
+        let keep = async {
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+            loop {
+                steady(&mut slots).await;
+                known.send_replace(Known { keys: usable(&slots), is_settled: true });
+                if slots.iter().all(|slot| slot.retry_at.is_none()) {
+                    backoff.reset();
+                }
+                news(&mut slots, &mut backoff).await;
             }
-            let wait = (!is_whole).then(|| backoff.next_wait());
-            tokio::select! {
-                () = self.known.closed() => return,
-                () = changed(&self.slots) => {}
-                () = sleep_for(wait) => {}
-            }
+        };
+        tokio::select! {
+            () = known.closed() => {}
+            () = keep => {}
         }
-    }
-
-    /// Publishes what was read; gives whether each secret could be used.
-    fn settle(&mut self, found: Vec<Result<SecretValue, String>>) -> bool {
-        for (slot, found) in self.slots.iter_mut().zip(found) {
-            slot.settle(found);
-        }
-        let keys = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.used.as_ref())
-            .map(|(_, key)| key.clone())
-            .collect();
-        self.known.send_replace(Some(keys));
-        self.slots.iter().all(|slot| slot.problem.is_none())
     }
 }
 
+fn usable(slots: &[Slot]) -> Arc<[ListedKey]> {
+    slots.iter().filter_map(|slot| slot.used.clone()).collect()
+}
+
 impl Slot {
-    async fn read(&self) -> Result<SecretValue, String> {
-        match timeout(READ_MAX, self.stored.read()).await {
-            Ok(Ok(found)) => Ok(found.value),
-            Ok(Err(error)) => Err(error_chain(&error)),
-            Err(_elapsed) => Err("its store did not answer in time".to_owned()),
+    /// What is stored, or where that cannot be read what was found last.
+    async fn read(&self) -> Result<SecretValue, Unread> {
+        let read = timeout(READ_MAX, self.stored.read()).await;
+        let read = read
+            .unwrap_or_else(|_elapsed| Err(StoreError::Timeout { at: self.stored.at().clone() }));
+        match read {
+            Ok(found) => Ok(found.value),
+            Err(error) => match self.stored.last() {
+                // From here on its store is looked at without us.
+                Some(last) => Ok(last.value),
+                None => Err(self.unread(&error)),
+            },
         }
     }
 
-    fn settle(&mut self, found: Result<SecretValue, String>) {
-        let secret = self.stored.at();
+    fn unread(&self, error: &StoreError) -> Unread {
+        let mut wait = error.retry_after().unwrap_or_default();
+        if error.is_about_the_secret() {
+            // Nobody has put it there yet, which may be so for long: as often as one that is there.
+            wait = self.stored.poll().unwrap_or_default();
+        }
+        Unread {
+            cause: error_chain(error),
+            is_about_the_store: !error.is_about_the_secret(),
+            retry_at: Instant::now() + wait,
+        }
+    }
+
+    fn settle(&mut self, found: Result<SecretValue, Unread>) {
+        self.retry_at = found.as_ref().err().map(|unread| unread.retry_at);
+        let found = found.map_err(|unread| unread.cause);
         let key = found.and_then(|value| match SigningKey::new(&value) {
-            Ok(key) => Ok((value, key)),
+            Ok(key) => Ok(ListedKey { at: self.stored.at().clone(), value, key }),
             Err(short) => Err(short.to_string()),
         });
+        let secret = self.stored.at();
         match key {
-            Ok((value, key)) => {
-                let is_new = self.used.as_ref().is_none_or(|(used, _)| *used != value);
-                if is_new || self.problem.take().is_some() {
+            Ok(listed) => {
+                let is_new = self.used.as_ref().is_none_or(|used| used.value != listed.value);
+                if is_new || self.problem.is_some() {
                     tracing::info!(%secret, "deliveries that this secret signs are taken");
                 }
-                self.used = Some((value, key));
-                self.problem = None;
+                (self.used, self.problem) = (Some(listed), None);
             }
             Err(cause) if self.problem.as_ref() != Some(&cause) => {
                 let kept = if self.used.is_some() { "the one before it" } else { "none yet" };
@@ -143,26 +191,58 @@ impl Slot {
 }
 
 /// Reads all of them until two rounds find the same: what moves from one place to another while they
-/// are read is found in one of the two.
-async fn steady(slots: &[Slot]) -> Vec<Result<SecretValue, String>> {
-    let mut found = round(slots).await;
+/// are read is found in one of the two. A store that cannot be used is left alone after the first.
+async fn steady(slots: &mut [Slot]) {
+    let mut found = Vec::with_capacity(slots.len());
+    for slot in &*slots {
+        found.push(slot.read().await);
+    }
     for _ in 1..ROUNDS_MAX {
-        let again = round(slots).await;
-        let is_steady = again == found;
-        found = again;
+        let mut is_steady = true;
+        for (slot, found) in slots.iter().zip(&mut found) {
+            if found.as_ref().is_err_and(|unread| unread.is_about_the_store) {
+                continue;
+            }
+            let again = slot.read().await;
+            is_steady &= again.as_ref().ok() == found.as_ref().ok();
+            *found = again;
+        }
         if is_steady {
             break;
         }
     }
-    found
+    for (slot, found) in slots.iter_mut().zip(found) {
+        slot.settle(found);
+    }
 }
 
-async fn round(slots: &[Slot]) -> Vec<Result<SecretValue, String>> {
-    let mut found = Vec::with_capacity(slots.len());
-    for slot in slots {
-        found.push(slot.read().await);
+/// Waits until one of them is another one than was read, or can be read at last. What cannot be read
+/// is tried again, by itself.
+async fn news(slots: &mut [Slot], backoff: &mut Backoff) {
+    loop {
+        let retry_at = slots.iter().filter_map(|slot| slot.retry_at).min();
+        let retry_at = retry_at.map(|at| at.max(Instant::now() + backoff.next_wait()));
+        let retry = async {
+            match retry_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed(slots) => return,
+            () = retry => {}
+        }
+        let now = Instant::now();
+        let mut is_any_read = false;
+        for slot in slots.iter_mut().filter(|slot| slot.retry_at.is_some_and(|at| at <= now)) {
+            let found = slot.read().await;
+            is_any_read |= found.is_ok();
+            slot.settle(found);
+        }
+        if is_any_read {
+            return;
+        }
     }
-    found
 }
 
 /// Waits until one of them is another one than was read.
@@ -176,9 +256,116 @@ async fn changed(slots: &[Slot]) {
     .await;
 }
 
-async fn sleep_for(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => sleep(wait).await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::store::polled::{Failure, POLL, Polled};
+    use crate::store::{self, SecretStore, StoreError};
+
+    const CURRENT: &str = "vault:hooks/a#current";
+    const PREVIOUS: &str = "vault:hooks/a#previous";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    struct Bench {
+        store: Arc<Polled>,
+        keys: Keys,
+        _tasks: JoinSet<()>,
+    }
+
+    impl Bench {
+        fn new(stored: &[(&str, &'static str)]) -> Self {
+            let store = Arc::new(Polled::default());
+            stored.iter().for_each(|(at, text)| store.put(at, text));
+            let (secrets, watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+            let listed = [CURRENT, PREVIOUS].map(|at| at.parse().unwrap());
+            let (keys, keeper) = keys(&listed, &secrets, [].into_iter());
+            let mut tasks = JoinSet::new();
+            tasks.spawn(watcher.run());
+            tasks.spawn(keeper.run());
+            Self { store, keys, _tasks: tasks }
+        }
+
+        async fn known(&self) -> usize {
+            self.keys.within(HOUR).await.len()
+        }
+
+        /// How often each secret is asked for in an hour like this.
+        async fn asked_in_an_hour(&self) -> [u32; 2] {
+            let asked = || [CURRENT, PREVIOUS].map(|at| self.store.asked(at));
+            sleep(POLL * 2).await;
+            asked();
+            sleep(HOUR).await;
+            asked()
+        }
+
+        fn fail(&self, failure: Option<Failure>) {
+            self.store.fail(CURRENT, failure);
+            self.store.fail(PREVIOUS, failure);
+        }
+    }
+
+    fn down(at: SecretRef) -> StoreError {
+        StoreError::Timeout { at }
+    }
+
+    fn denied(at: SecretRef) -> StoreError {
+        StoreError::Denied { at, reason: "denied" }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listed_secret_that_is_not_there_yet_is_looked_for_once_a_poll() {
+        let bench = Bench::new(&[(CURRENT, "the-current-secret-canary")]);
+        assert_eq!(bench.known().await, 1);
+        let asked = bench.asked_in_an_hour().await;
+        assert!(asked.iter().all(|count| (40..=80).contains(count)), "{asked:?}");
+        bench.store.put(PREVIOUS, "the-previous-secret-canary");
+        sleep(POLL * 2).await;
+        assert_eq!(bench.known().await, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_down_at_the_start_is_asked_a_bounded_number_of_times() {
+        for (failure, most) in [(down as Failure, 150), (denied, 61)] {
+            let bench = Bench::new(&[
+                (CURRENT, "the-current-secret-canary"),
+                (PREVIOUS, "the-previous-secret-canary"),
+            ]);
+            bench.fail(Some(failure));
+            assert_eq!(bench.known().await, 0);
+            let asked = bench.asked_in_an_hour().await;
+            assert!(asked.iter().all(|count| (50..=most).contains(count)), "{asked:?}");
+            bench.fail(None);
+            sleep(Duration::from_secs(61)).await;
+            assert_eq!(bench.known().await, 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_goes_down_is_asked_a_bounded_number_of_times_also_after_a_change() {
+        for failure in [down as Failure, denied] {
+            let bench = Bench::new(&[
+                (CURRENT, "the-current-secret-canary"),
+                (PREVIOUS, "the-previous-secret-canary"),
+            ]);
+            assert_eq!(bench.known().await, 2);
+            // The change is noticed, and by then the value cannot be read any more.
+            bench.store.put(CURRENT, "the-next-secret-canary");
+            bench.store.fail(PREVIOUS, Some(failure));
+            sleep(POLL * 2).await;
+            bench.fail(Some(failure));
+            let asked = bench.asked_in_an_hour().await;
+            assert!(asked.iter().all(|count| (50..=150).contains(count)), "{asked:?}");
+            assert_eq!(bench.known().await, 2);
+            bench.store.put(PREVIOUS, "the-last-secret-canary");
+            bench.fail(None);
+            sleep(Duration::from_secs(61)).await;
+            let last = SigningKey::new(&SecretValue::new("the-last-secret-canary".into())).unwrap();
+            assert!(
+                bench.keys.within(HOUR).await.iter().any(|key| key.sign(b"a") == last.sign(b"a"))
+            );
+        }
     }
 }

@@ -27,7 +27,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 pub use endpoints::Webhooks;
 pub use keys::KeyKeeper;
@@ -49,7 +49,7 @@ const LIMITS: Limits = Limits {
     keep_alive: true,
     drain: Duration::from_secs(30),
 };
-/// How long a delivery waits for the first read of the secrets, right after the start.
+/// How long a delivery waits for the first read of the secrets, right after the start or a reload.
 const SECRETS_WAIT: Duration = Duration::from_secs(2);
 
 /// Takes deliveries until `stop`; those under way are finished.
@@ -100,12 +100,12 @@ async fn take(
     Arrival { head, body, request_id }: Arrival,
 ) -> Result<Taken, Refusal> {
     let body = body::read(&head, body, endpoint.spec.body_bytes_max, &webhooks.budget).await?;
-    let keys = timeout(SECRETS_WAIT, endpoint.keys.now()).await.unwrap_or_default();
+    let keys = endpoint.keys.within(SECRETS_WAIT).await;
     if keys.is_empty() {
         return Err(Refusal::NoSecret);
     }
     let signature = Signature::of(&head).map_err(Refusal::Unsigned)?;
-    signature::verify(&body.bytes, signature, &*keys).map_err(Refusal::Unsigned)?;
+    signature::verify(&body.bytes, signature, &keys).map_err(Refusal::Unsigned)?;
     let in_delivery = match sight(endpoint, &head, signature) {
         None => None,
         Some(Sight::New(one)) => Some(one),

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::signature::SigningKey;
 use super::*;
@@ -453,4 +454,28 @@ async fn the_same_delivery_twice_at_once_is_with_the_app_once() {
     };
     assert_eq!(tokio::join!(first, second), (299, 503));
     assert_eq!((bench.deliver(CURRENT, "", b"a").await, bench.got()), (200, 1));
+}
+
+#[tokio::test]
+async fn a_secret_that_verifies_goes_on_when_its_list_changes_while_its_store_is_down() {
+    let only = |endpoint: &mut model::Endpoint| endpoint.secrets.truncate(1);
+    let mut bench = Bench::with(only, &[("current", CURRENT)]).await;
+    assert_eq!(bench.deliver(CURRENT, "", b"{}").await, 299);
+    std::fs::remove_file(bench.path("current")).unwrap();
+    let current = bench.endpoint.secrets[0].clone();
+    let at = |name: &str| format!("file:{}", bench.path(name).display()).parse().unwrap();
+    let lists = [vec![at("absent"), current.clone()], vec![current.clone(), at("previous")]];
+    for list in lists {
+        bench.endpoint.secrets = list;
+        let http = tls::delivery_client(&Roots::none()).unwrap();
+        let endpoints = std::slice::from_ref(&bench.endpoint);
+        for keeper in bench.webhooks.renew(endpoints, http, &bench.secrets) {
+            bench.tasks.spawn(keeper.run());
+        }
+        assert_eq!(bench.deliver(CURRENT, "", b"{}").await, 299);
+        assert_eq!(bench.deliver(PREVIOUS, "", b"{}").await, 401);
+    }
+    bench.write("previous", PREVIOUS);
+    bench.until(PREVIOUS, 299).await;
+    assert_eq!(bench.deliver(CURRENT, "", b"{}").await, 299);
 }
