@@ -16,6 +16,7 @@ mod report;
 mod schedule;
 mod spent;
 mod state;
+mod succession;
 mod supply;
 mod token;
 mod unanswered;

@@ -14,6 +14,7 @@ use super::oauth::TokenEndpoint;
 use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
 use super::schedule::Reason;
+use super::succession::{Keepers, Seat};
 use super::supply::Supply;
 use super::under_way::UnderWay;
 use super::verify::{Verifier, Whose};
@@ -33,12 +34,14 @@ pub struct Registry {
     entries: Arc<[Entry]>,
     auth: Arc<Auth>,
     under_way: UnderWay,
+    keepers: Keepers,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     handle: CredentialHandle,
     spec: Credential,
+    seat: Arc<Seat>,
 }
 
 /// Whom tokens come from.
@@ -60,7 +63,7 @@ pub struct Issuers {
 /// [`Refresher::run`] of each.
 ///
 /// A credential that `previous` has in the same way keeps its handle, and so its token and its
-/// task.
+/// task. One that keeps its secret alone goes on with what the task before it knows of that.
 #[must_use]
 pub fn build(
     credentials: &[Credential],
@@ -70,11 +73,12 @@ pub fn build(
     previous: Option<&Registry>,
 ) -> (Registry, Vec<Refresher>) {
     let under_way = previous.map(|previous| previous.under_way.clone()).unwrap_or_default();
+    let keepers = previous.map(|previous| previous.keepers.clone()).unwrap_or_default();
     let previous = previous.filter(|previous| *previous.auth == issuers.auth);
     let mut refreshers = Vec::new();
     let entry = |credential: &Credential| {
-        let handle = previous.and_then(|previous| previous.same(credential)).cloned();
-        let handle = handle.unwrap_or_else(|| {
+        let same = previous.and_then(|previous| previous.same(credential)).cloned();
+        let entry = same.unwrap_or_else(|| {
             let permits = Permits {
                 calls: Arc::clone(&issuers.own_calls),
                 credential: Arc::clone(&credential.name),
@@ -84,13 +88,18 @@ pub fn build(
             let source = issuers.source(&credential.kind, permits, secrets);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
+            let seat = Arc::clone(refresher.seat());
             refreshers.push(refresher.among(under_way.clone()));
-            handle
+            Entry { handle, spec: credential.clone(), seat }
         });
-        Entry { handle, spec: credential.clone() }
+        Entry { spec: credential.clone(), ..entry }
     };
-    let entries = credentials.iter().map(entry).collect();
-    (Registry { entries, auth: Arc::new(issuers.auth.clone()), under_way }, refreshers)
+    let entries: Arc<[Entry]> = credentials.iter().map(entry).collect();
+    let kept: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.seat)).collect();
+    for refresher in &mut refreshers {
+        refresher.succeed(&keepers, &kept);
+    }
+    (Registry { entries, auth: Arc::new(issuers.auth.clone()), under_way, keepers }, refreshers)
 }
 
 fn watch(credential: &Credential, secrets: &Secrets) -> SecretWatch {
@@ -200,11 +209,11 @@ impl Registry {
         self.get(index)?.key()
     }
 
-    /// The handle of a credential that obtains its token in the same way.
-    fn same(&self, credential: &Credential) -> Option<&CredentialHandle> {
+    /// The entry of a credential that obtains its token in the same way.
+    fn same(&self, credential: &Credential) -> Option<&Entry> {
         let like = |spec: &Credential| Credential { quota: None, required: true, ..spec.clone() };
         let wanted = like(credential);
-        self.entries.iter().find(|entry| like(&entry.spec) == wanted).map(|entry| &entry.handle)
+        self.entries.iter().find(|entry| like(&entry.spec) == wanted)
     }
 
     /// The handle of the credential of this name.

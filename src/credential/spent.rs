@@ -27,6 +27,11 @@ impl Spent {
         self.0.retain(|spent| spent != secret);
     }
 
+    /// Those of another list, too.
+    pub(super) fn extend(&mut self, others: &Self) {
+        others.0.iter().for_each(|other| self.mark(other));
+    }
+
     pub(super) fn has(&self, secret: &SecretValue) -> bool {
         self.0.contains(secret)
     }

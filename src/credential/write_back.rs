@@ -66,6 +66,11 @@ impl WriteBack {
         Self { credential, unwritten: None }
     }
 
+    /// What another one has not written is written here.
+    pub(super) fn inherit(&mut self, other: Self) {
+        self.unwritten = other.unwritten.or_else(|| self.unwritten.take());
+    }
+
     /// Whether the store lacks what is in use.
     pub(super) fn lacks_the_one_in_use(&self) -> bool {
         self.unwritten.as_ref().is_some_and(|unwritten| !unwritten.is_mark())

@@ -19,6 +19,7 @@ mod rotation;
 mod time;
 mod refresh_tokens;
 mod lost_answers;
+mod reloads_in_a_refresh;
 mod reload;
 mod operating;
 mod page;

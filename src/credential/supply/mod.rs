@@ -5,12 +5,15 @@
 //! more; the one before it stays in use, whatever the store holds by then. A secret that may be used
 //! up is never sent again.
 
+mod estate;
 mod spend;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+
+pub(super) use estate::Estate;
 
 use super::key::KeyPrint;
 use super::schedule::Reason;
@@ -20,7 +23,6 @@ use super::verify::Verifier;
 use super::write_back::WriteBack;
 use super::{Effect, MintError, Minted, NoLogin, TokenSource};
 use crate::backoff::Backoff;
-use crate::clock::Moment;
 use crate::secret::{SecretRef, SecretValue};
 use crate::store::{CLAIM_LAPSE, Claim, SecretVersion, SecretWatch, StoreError};
 
@@ -132,32 +134,27 @@ impl Supply {
 
     /// Whether an answer of the issuer's is never to be missed: there may be a secret in it.
     pub(super) fn must_finish(&self) -> bool {
-        self.source.effect() != Effect::Keeps
+        self.effect() != Effect::Keeps
     }
 
     fn spends(&self) -> bool {
-        self.source.effect() == Effect::Spends
+        self.effect() == Effect::Spends
+    }
+
+    /// What asking does to the secret.
+    pub(super) fn effect(&self) -> Effect {
+        self.source.effect()
+    }
+
+    /// Where the secret is.
+    pub(super) fn at(&self) -> &SecretRef {
+        self.stored.at()
     }
 
     /// Why what the store holds is not used; `None` when it is.
     pub(super) fn rejection(&self) -> Option<MintError> {
         let rejected = self.rejected.as_ref();
         rejected.map(|rejected| MintError::RejectedSecret { status: rejected.status })
-    }
-
-    /// Whether the store lacks a renewed secret that is in use.
-    pub(super) fn is_unpersisted(&self) -> bool {
-        self.write_back.lacks_the_one_in_use()
-    }
-
-    /// When what the store lacks, that or a mark, is tried to be written again.
-    pub(super) fn write_due(&self) -> Option<Moment> {
-        self.write_back.due()
-    }
-
-    /// Tries to write it now. Cancel-safe.
-    pub(super) async fn write(&mut self) {
-        self.write_back.retry(&self.stored).await;
     }
 
     /// Which key the last token came from: one that is replaced all the time is known by its place.

@@ -2,11 +2,13 @@
 //! sees one twice, stores that let one claim at a time, and whatever goes wrong between the two.
 
 mod lost_answers;
+mod successions;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::credential::succession::Keepers;
 use crate::store::{CLAIM_LAPSE, Claim, FileStore, Version};
 
 const LIFE: Duration = Duration::from_secs(60);
@@ -252,6 +254,15 @@ struct Sidecar {
 
 impl Sidecar {
     fn new(store: &Arc<impl SecretStore + 'static>, at: &str, issuer: &Arc<Strict>) -> Self {
+        Self::after(store, at, issuer, None)
+    }
+
+    fn after(
+        store: &Arc<impl SecretStore + 'static>,
+        at: &str,
+        issuer: &Arc<Strict>,
+        keepers: Option<&Keepers>,
+    ) -> Self {
         let (secrets, watcher) = store::watched(Arc::clone(store) as Arc<dyn SecretStore>);
         let at: SecretRef = at.parse().unwrap();
         let credential = Credential {
@@ -265,7 +276,10 @@ impl Sidecar {
         };
         let source = Box::new(Grant(Arc::clone(issuer)));
         let supply = Supply::new(&credential.name, secrets.watch(&at), source, None);
-        let (refresher, handle) = Refresher::new(&credential, supply, &Metrics::new().unwrap());
+        let (mut refresher, handle) = Refresher::new(&credential, supply, &Metrics::new().unwrap());
+        if let Some(keepers) = keepers {
+            refresher.succeed(keepers, &[]);
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(refresher.run());
         if matches!(at, SecretRef::Vault { .. }) {

@@ -3,15 +3,18 @@
 //! A working token is never given up for a failed refresh; it is published as stale until it
 //! expires. The loop ends when the last [`CredentialHandle`] is dropped, and for no other reason.
 
+mod ends;
+
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::demand::{Demand, Demanded};
 use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
 use super::state::{CredentialState, Published, Work};
-use super::supply::Supply;
+use super::succession::{Seat, Seated};
+use super::supply::{Estate, Supply};
 use super::under_way::UnderWay;
 use super::{AccessToken, Generation, MintError, Minted};
 use crate::clock::{self, Moment};
@@ -29,6 +32,9 @@ pub struct Refresher {
     schedule: Schedule,
     has_warned_of_life: bool,
     under_way: UnderWay,
+    seat: Seated,
+    /// What those leave who kept the secret before.
+    predecessors: Vec<oneshot::Receiver<Estate>>,
 }
 
 /// What the loop woke up for.
@@ -61,6 +67,8 @@ impl Refresher {
             schedule: Schedule::new(Moment::now()),
             has_warned_of_life: false,
             under_way: UnderWay::default(),
+            seat: Seated::default(),
+            predecessors: Vec::new(),
         };
         (refresher, handle)
     }
@@ -70,15 +78,22 @@ impl Refresher {
         Self { under_way, ..self }
     }
 
+    /// The place that another one may take.
+    pub(super) const fn seat(&self) -> &Arc<Seat> {
+        self.seat.seat()
+    }
+
     /// Which credential it keeps.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Mints, waits, mints again, until nobody holds a handle or the process ends. Then what is not
-    /// written yet is tried once more, and without a handle until it is written.
+    /// Mints, waits, mints again, until nobody holds a handle, another one takes its place, or the
+    /// process ends. Then what is not written yet is left to that one, or tried once more, and without a
+    /// handle until it is written.
     pub async fn run(mut self) {
+        self.inherit().await;
         loop {
             match self.wait().await {
                 Event::Abandoned | Event::Ending => break,
@@ -92,19 +107,11 @@ impl Refresher {
                 }
             }
         }
-        let _guard = self.under_way.enter();
-        self.write().await;
-        self.published.send_modify(|p| p.work = Work::Ended);
-        while self.published.is_closed()
-            && let Some(due) = self.supply.write_due()
-        {
-            clock::sleep_until(due).await;
-            self.write().await;
-        }
+        self.end().await;
     }
 
-    /// One try; `None` when nobody holds a handle any more, or the process ends, before anything was
-    /// asked for.
+    /// One try; `None` when nobody holds a handle any more, another one takes over, or the process ends,
+    /// before anything was asked for.
     async fn mint(&mut self, reason: Reason) -> Option<Result<Minted, MintError>> {
         let now = Moment::now();
         self.schedule.begin(now, reason);
@@ -120,6 +127,7 @@ impl Refresher {
             biased;
             () = self.published.closed() => return None,
             () = self.demand.ending() => return None,
+            () = self.seat.wanted() => return None,
             taken = self.supply.take(reason) => taken,
         };
         let taken = match taken {
@@ -136,12 +144,6 @@ impl Refresher {
         }
     }
 
-    /// Tries to write what the store lacks, if there is something.
-    async fn write(&mut self) {
-        self.supply.write().await;
-        self.published.send_modify(|p| self.show_unwritten(p));
-    }
-
     async fn wait(&self) -> Event {
         let (due, reason) = self.schedule.next().unzip();
         // A change is there until the next try reads it.
@@ -151,6 +153,7 @@ impl Refresher {
             biased;
             () = self.published.closed() => Event::Abandoned,
             () = self.demand.ending() => Event::Ending,
+            () = self.seat.wanted() => Event::Ending,
             () = self.demand.made() => Event::Asked,
             () = self.supply.changed(), if !is_noted => Event::Changed,
             () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
@@ -271,11 +274,6 @@ impl Refresher {
                 p.attempts += 1;
             }
         });
-    }
-
-    fn show_unwritten(&self, published: &mut Published) {
-        published.is_unpersisted = self.supply.is_unpersisted();
-        published.has_to_write = self.supply.write_due().is_some();
     }
 
     /// The state of a credential with a new token; what the store holds may be another matter.

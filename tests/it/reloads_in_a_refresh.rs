@@ -1,0 +1,50 @@
+//! Promise: a credential that a reload changes goes on with the newest token, also where that could not
+//! be written yet, and one task alone writes it.
+
+use serde_json::json;
+
+use crate::refresh_tokens::{DATA, LIFE, in_vault, open_bao};
+use crate::support::{Callers, Gate, Hold, Rig};
+
+const UNPERSISTED: &str = r#"datapulse_sidecar_credential_unpersisted{credential="alice"}"#;
+
+/// Alice's credential, with other scopes.
+fn changed(scopes: &str) -> String {
+    format!(
+        "credentials: [{{name: alice, level: read_only, required: false, refresh_token: \
+         {{client_id: cli, token: 'vault:secret/alice#refresh_token', scopes: [{scopes}]}}}}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_credential_goes_on_with_a_token_that_could_not_be_written_yet() {
+    let (bao, builder) = (open_bao().await, Rig::builder().await.token_life(LIFE));
+    let gate = Gate::new(bao.address, Hold::Fail(2)).await;
+    let address = format!("http://{}", gate.address);
+    let mut rig = in_vault(builder, &bao, &address, "alice").await.start().await;
+    rig.eventually(DATA, 200).await;
+    rig.metric(&format!("{UNPERSISTED} 1")).await;
+    let callers = Callers::start(&rig, DATA);
+    // Changed, changed again, taken out, and there again.
+    for scopes in ["'analytics:read', 'pipelines:write'", "'analytics:read'"] {
+        let refreshed = rig.emulator.refreshes("cli");
+        rig.reconfigure(&changed(scopes));
+        rig.emulator.refreshed("cli", refreshed + 3).await;
+        rig.metric(&format!("{UNPERSISTED} 1")).await;
+    }
+    assert_eq!(callers.stop().await.1, 0, "no call failed");
+    rig.reconfigure(
+        "credentials: [{name: bob, level: read_only, required: false, api_key: 'file:/nowhere'}]\n",
+    );
+    rig.eventually(DATA, 503).await;
+    rig.reconfigure(&changed("'analytics:read'"));
+    rig.eventually(DATA, 200).await;
+    gate.open();
+    rig.metric(&format!("{UNPERSISTED} 0")).await;
+    rig.restart().await;
+    rig.eventually(DATA, 200).await;
+    let fields = bao.get("secret/data/alice").await["data"].clone();
+    assert_eq!(fields["other"], json!({"a": [1, null]}), "other fields stay");
+    assert_eq!((rig.emulator.reuses("cli"), rig.emulator.families_revoked("cli")), (0, 0));
+    rig.finish().await;
+}
