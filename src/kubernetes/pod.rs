@@ -11,7 +11,7 @@ use crate::config::Config;
 
 /// The container's name, which nothing else in a pod may have.
 pub(super) const NAME: &str = "datapulse-sidecar";
-const CONTAINER: &str = include_str!("container.yaml");
+pub(super) const CONTAINER: &str = include_str!("container.yaml");
 pub(super) const VOLUMES: &str = include_str!("volumes.yaml");
 /// Where Vault's login finds the pod's token, and what for it is made.
 const VAULT_MOUNT: &str = "/var/run/secrets/vault";

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Sidecar, inject};
 use crate::config;
 use crate::shaping::state_file;
+use crate::{proxy, webhook};
 
 const CONFIG: &str = "\
 # what apps may use
@@ -182,6 +183,21 @@ fn a_pod_that_would_open_the_sidecar_is_refused() {
     refused(&pod("volumes: [{name: datapulse-sidecar-state}]"), "as ours do");
     let quiet = pod("hostNetwork: false");
     assert!(inject(&quiet, &sidecar(), &[]).is_ok());
+}
+
+/// The kernel kills a container that takes more than it may, with every call in flight.
+#[test]
+fn the_container_may_take_what_the_binary_allows_itself() {
+    let container = super::pod::CONTAINER.replace("${IMAGE}", "i:1").replace("${PORT}", "1");
+    let container: Value = serde_saphyr::from_str(&container).unwrap();
+    let limit = container["resources"]["limits"]["memory"].as_str().unwrap();
+    let limit: usize = limit.strip_suffix("Mi").unwrap().parse().unwrap();
+    let (config, _) = config::parse(CONFIG, "config.yaml", &|_| None).unwrap();
+    // What one takes was measured: docs/shaping-details.md.
+    let connections = config.front_door.max_connections * 38_000;
+    let bodies = proxy::KEPT_BODIES_BYTES + webhook::DELIVERIES_BYTES;
+    let process = 64 * 1024 * 1024;
+    assert!(limit * 1024 * 1024 >= bodies + connections + process, "{limit} MiB");
 }
 
 /// A kubelet evicts the whole pod, the app too, when a volume holds more than it may.

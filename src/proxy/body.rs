@@ -17,7 +17,7 @@ use super::front_door::Framing;
 /// What pingora's retry buffer holds (`BODY_BUF_LIMIT`), in bytes.
 const STREAMED_BYTES_MAX: usize = 64 * 1024;
 /// Kept bodies of all calls together, in bytes.
-const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// Memory for kept bodies.
 #[derive(Debug, Clone)]

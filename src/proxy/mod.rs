@@ -42,6 +42,8 @@ use pingora::{BError, Error, ErrorType, Result};
 use tokio::time::Instant;
 
 pub use bind::{BindError, Certificates, Listeners};
+#[cfg(test)]
+pub(crate) use body::BUDGET_BYTES as KEPT_BODIES_BYTES;
 pub use call::Call;
 pub use gauge::{Gauge, InFlight};
 pub use listener::accept;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::outcome::Refusal;
 
 /// Bodies of all deliveries together, in bytes.
-const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 /// For a whole body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// What is read of a body that is refused, so that its sender is not still sending when the answer

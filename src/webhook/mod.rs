@@ -29,6 +29,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+#[cfg(test)]
+pub(crate) use body::BUDGET_BYTES as DELIVERIES_BYTES;
 pub use endpoints::Webhooks;
 pub use keys::KeyKeeper;
 pub use report::EndpointReport;

@@ -42,7 +42,7 @@ probes:
 # not set.
 resources:
   requests: {cpu: 10m, memory: 32Mi}
-  limits: {memory: 128Mi}
+  limits: {memory: 256Mi}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
