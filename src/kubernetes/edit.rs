@@ -107,8 +107,7 @@ impl<'t> Editor<'t> {
         };
         // The parent is not an alias, either.
         self.style(parent)?;
-        let column = self.first_column(entry);
-        self.add_in(entry, column, part)
+        self.add_under(entry, part)
     }
 
     /// Adds a key that the mapping `parent` does not have; its other keys stand in this column.
@@ -123,6 +122,14 @@ impl<'t> Editor<'t> {
         part: &Part,
     ) -> Result<(), ManifestError> {
         self.add_in(parent, Some(column), &part.under(key))
+    }
+
+    /// Adds to the list or mapping that is the value of `entry`, at its beginning.
+    ///
+    /// # Errors
+    /// It is an alias or the like.
+    pub(super) fn add_under(&mut self, entry: &Entry, part: &Part) -> Result<(), ManifestError> {
+        self.add_in(entry, self.first_column(entry), part)
     }
 
     /// Adds to the value of `entry`; what is in it, if it is a block, stands in this column.

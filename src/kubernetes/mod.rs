@@ -5,6 +5,7 @@
 
 mod manifest;
 mod edit;
+mod quotas;
 mod place;
 mod pod;
 

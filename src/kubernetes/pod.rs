@@ -7,6 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::manifest::{Entry, Node};
+use super::quotas::begin_paced;
 use crate::config::Config;
 
 /// The container's name, which nothing else in a pod may have.
@@ -48,6 +49,12 @@ pub enum SidecarError {
     /// Vault's token is mounted elsewhere.
     #[error("stores.vault.auth.token_file: the pod's token will be {VAULT_MOUNT}/token; say so")]
     TokenElsewhere,
+    /// It is for whoever wrote it to say.
+    #[error(
+        "quotas: write `cold_start: paced` into each with a limit (a new pod does not know what the \
+         one before it sent)"
+    )]
+    NotPaced,
     /// A name that is none.
     #[error("a secret is given as NAME=/ABSOLUTE/PATH, with the name of a Secret")]
     BadSecret,
@@ -80,7 +87,7 @@ impl Sidecar {
         let mut sidecar = Self {
             container: lines(CONTAINER, image, config.health_listen.port()),
             volumes: lines(VOLUMES, image, 0),
-            config: text.to_owned(),
+            config: begin_paced(text, config).map_err(|_no_place| SidecarError::NotPaced)?,
             revision: String::new(),
             uses_aws: written.uses_aws,
             takes_whole_quota: !written.has_fleet && config.quotas.values().any(whole),
@@ -230,7 +237,24 @@ impl Workload<'_> {
                  its calls: give the configuration's quotas a `share`, or set shaping.fleet",
             );
         }
+        if self.surges() && sidecar.takes_whole_quota {
+            return Some(
+                "while it is updated two of its pods call at once, and each would use the whole \
+                 quota and meet 429: give the configuration's quotas a `share` (1/2), or the \
+                 Deployment `strategy: {type: Recreate}`",
+            );
+        }
         None
+    }
+
+    /// The next pod begins before the last one has ended.
+    fn surges(&self) -> bool {
+        self.object.text(&["kind"]) == "Deployment"
+            && self.object.text(&["spec", "strategy", "type"]) != "Recreate"
+            && !matches!(
+                self.object.text(&["spec", "strategy", "rollingUpdate", "maxSurge"]),
+                "0" | "0%"
+            )
     }
 
     fn has_replicas(&self) -> bool {

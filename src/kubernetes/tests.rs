@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Sidecar, inject};
 use crate::config;
+use crate::config::model::ColdStart;
 use crate::shaping::state_file;
 use crate::{proxy, webhook};
 
@@ -222,9 +223,15 @@ fn several_pods_do_not_each_use_the_whole_quota() {
     let error = inject(app, &sidecar_of(&quota("")), &[]).expect_err("refused").to_string();
     assert!(error.contains("give the configuration's quotas a `share`"), "{error}");
     assert!(inject(app, &sidecar_of(&quota(", share: 1/3")), &[]).is_ok());
-    assert!(
-        inject(&app.replace("replicas: 2", "replicas: 1"), &sidecar_of(&quota("")), &[]).is_ok()
-    );
+    // One replica has a second pod beside it in each update, unless it says otherwise.
+    let one = app.replace("replicas: 2", "replicas: 1");
+    let error = inject(&one, &sidecar_of(&quota("")), &[]).expect_err("refused").to_string();
+    assert!(error.contains("while it is updated two of its pods call at once"), "{error}");
+    assert!(inject(&one, &sidecar_of(&quota(", share: 1/2")), &[]).is_ok());
+    for strategy in ["{type: Recreate}", "{rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}"] {
+        let app = one.replace("replicas: 1", &format!("replicas: 1\n  strategy: {strategy}"));
+        assert!(inject(&app, &sidecar_of(&quota("")), &[]).is_ok(), "{strategy}");
+    }
     let report = |pods: u32| {
         format!(
             "apiVersion: batch/v1\nkind: CronJob\nmetadata:\n  name: a\nspec:\n  jobTemplate:\n    spec:\n      parallelism: {pods}\n      template:\n        spec:\n          containers: []\n"
@@ -233,6 +240,55 @@ fn several_pods_do_not_each_use_the_whole_quota() {
     let error = inject(&report(5), &sidecar_of(&quota("")), &[]).expect_err("refused").to_string();
     assert!(error.contains("CronJob a: it has several pods"), "{error}");
     assert!(inject(&report(1), &sidecar_of(&quota("")), &[]).is_ok());
+}
+
+/// A pod's volume is new, so that no file tells of the pod before it.
+#[test]
+fn each_limited_quota_begins_paced_unless_it_says_otherwise() {
+    let quotas = "\
+quotas:
+  # the plan
+  block:   # ours
+    limit: 1000/min
+    share: 1/2
+
+  flow: {limit: 100/min}
+  lines: {
+    limit: 100/min
+  }
+  anchor: &plan {limit: 7/s}
+  alias: *plan
+  own: {limit: 100/min, cold_start: auto}
+  cautious:
+    cold_start: cautious
+    limit: 100/min
+  free: {limit: unlimited}
+";
+    for (before, after) in
+        [(CONFIG, ""), ("quotas: {in: {limit: 5/s}, braces: {limit: 6/s}}\n", CONFIG)]
+    {
+        let quotas = if after.is_empty() { quotas } else { "" };
+        let text = format!("{before}{quotas}{after}");
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers: []\n";
+        let out = inject(pod, &sidecar_of(&text), &[]).unwrap();
+        let out: Value = serde_saphyr::from_str(&out).unwrap();
+        let annotation = &out["metadata"]["annotations"]["sidecar.datapulse.ai/config"];
+        let written = annotation.as_str().unwrap();
+        let (config, _) = config::parse(written, "config.yaml", &|_| None).unwrap();
+        for (name, quota) in &config.quotas {
+            let wanted = match name.as_str() {
+                "own" | "free" => ColdStart::Auto,
+                "cautious" => ColdStart::Cautious,
+                _ => ColdStart::Paced,
+            };
+            assert_eq!(quota.cold_start, wanted, "{name}: {written}");
+        }
+        // Nothing else is touched, comments neither.
+        let without = written.replace("    cold_start: paced\n", "");
+        let without = without.replace("\"cold_start\": \"paced\", ", "");
+        let without = without.replace("\"cold_start\": \"paced\",", "");
+        assert_eq!(without, text);
+    }
 }
 
 #[test]

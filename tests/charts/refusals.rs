@@ -50,6 +50,14 @@ fn replicas_that_do_not_know_of_each_other_need_a_share() {
         "injector: {profiles: {default: {config: {quotas: {business: {share: null}}}}}}\n",
         "the pods of a profile cannot be counted",
     );
+    embedded(
+        "replicas: 1\nsidecar: {share: ''}\n",
+        "while one replica is replaced two call at once, each with the whole quota",
+    );
+    gateway(
+        "gateway: {replicas: 1}\nshare: ''\n",
+        "while one replica is replaced two call at once",
+    );
     embedded("sidecar: {share: half}\n", "share: expected auto or a fraction such as 1/3");
 }
 

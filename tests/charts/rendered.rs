@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use datapulse_sidecar::config;
+use datapulse_sidecar::config::model::{ColdStart, Quota};
 use serde_json::Value;
 
 use crate::support::none;
@@ -187,6 +189,43 @@ fn the_binary_takes_the_configuration_of_every_set_up() {
     }
     none(&wrong);
     assert!(read > 0, "no configuration was taken");
+}
+
+/// A new pod does not know what the one before it sent.
+#[test]
+fn every_limited_quota_has_a_share_and_begins_paced() {
+    let quotas = |objects: &[Value]| -> Vec<Quota> {
+        let read = |text: String| config::parse(&text, "config.yaml", &|_| Some("apps".to_owned()));
+        let configs = configurations(objects).into_iter().map(read);
+        let configs = configs.map(|read| read.unwrap_or_else(|e| panic!("{e}")).0);
+        let quotas = configs.flat_map(|config| config.quotas.into_values());
+        quotas.filter(|quota| quota.limit.is_some()).collect()
+    };
+    let mut seen = 0;
+    for setup in Setup::all() {
+        for quota in quotas(&setup.objects()) {
+            seen += 1;
+            assert_eq!(quota.cold_start, ColdStart::Paced, "{}", setup.name());
+            assert!(quota.share <= 0.5, "{}: {quota:?}", setup.name());
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+    let gateway = |set: &[&str]| {
+        let mut args = vec!["--values", "datapulse-sidecar/ci/default-values.yaml"];
+        set.iter().for_each(|set| args.extend(["--set", set]));
+        let rendered = Helm::Four.template("datapulse-sidecar", &args).expect("renders");
+        let quota = quotas(&objects(&rendered)).pop().expect("a quota");
+        (quota.share, quota.cold_start)
+    };
+    assert_eq!(gateway(&["gateway.replicas=1"]), (0.5, ColdStart::Paced));
+    // The old pod has ended before the new one begins.
+    let recreated =
+        ["gateway.replicas=1", "gateway.strategy.maxSurge=0", "gateway.strategy.maxUnavailable=1"];
+    assert_eq!(gateway(&recreated), (1.0, ColdStart::Paced));
+    let own = ["config.quotas.business.cold_start=cautious", "config.quotas.business.share=1/4"];
+    assert_eq!(gateway(&own), (0.25, ColdStart::Cautious));
+    let most = ["gateway.autoscaling.enabled=true", "share=1/9"];
+    assert_eq!(gateway(&most), (1.0 / 9.0, ColdStart::Paced));
 }
 
 /// In config maps, and in the policies of the injector.

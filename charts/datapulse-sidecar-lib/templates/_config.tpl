@@ -51,19 +51,26 @@ auth:
 {{- end }}
 {{- end }}
 
-{{/* Each quota that says no share of its own gets this one, unless a fleet shares it. */}}
+{{/*
+Each limited quota that says no share of its own gets this one, unless a fleet shares it. And it begins
+without bursts, unless it says otherwise: a new pod does not know what the one before it sent.
+*/}}
 {{- define "datapulse-sidecar.setShares" -}}
 {{- $share := .share | toString -}}
 {{- $pods := add (int (.replicas | default 1)) (int (ternary 1 .surge (kindIs "invalid" .surge))) -}}
 {{- if eq $share "auto" -}}
-  {{- $share = ternary "" (printf "1/%d" $pods) (le (int (.replicas | default 1)) 1) -}}
+  {{- $share = ternary "" (printf "1/%d" $pods) (le (int $pods) 1) -}}
 {{- end -}}
-{{- if and $share (not (dig "shaping" "fleet" "" .config)) -}}
+{{- $fleet := dig "shaping" "fleet" "" .config -}}
 {{- range $name, $quota := .config.quotas | default dict -}}
-  {{- if and (not (get $quota "share")) (ne (dig "limit" "unlimited" $quota | toString) "unlimited") -}}
-    {{- $_ := set $quota "share" $share -}}
+  {{- if ne (dig "limit" "unlimited" $quota | toString) "unlimited" -}}
+    {{- if and $share (not $fleet) (not (get $quota "share")) -}}
+      {{- $_ := set $quota "share" $share -}}
+    {{- end -}}
+    {{- if not (get $quota "cold_start") -}}
+      {{- $_ := set $quota "cold_start" "paced" -}}
+    {{- end -}}
   {{- end -}}
-{{- end -}}
 {{- end -}}
 {{- end }}
 

@@ -11,8 +11,8 @@ config: {}
 existingConfigMap: ""
 # Where apps call, and where the kubelet and Prometheus do.
 ports: {proxy: 8080, health: 9464}
-# How calls are spaced when a workload has several replicas: "" (each quota says its own share, or
-# there is a fleet), auto (one part of replicas and surge), or a fraction such as 1/3.
+# The part of each quota that a pod may use: "" (each quota says its own, or there is a fleet), auto
+# (one part of replicas and surge), or a fraction such as 1/3; 1/1 where there is never a second pod.
 share: ""
 log: {level: info, format: json}
 drain: {min: 0s, max: 5s}

@@ -82,7 +82,9 @@
 {{/* Replicas that do not know of each other would each use the whole quota. */}}
 {{- define "datapulse-sidecar.validateShares" -}}
 {{- $at := .at | default "the sidecar's values" -}}
-{{- $many := or (eq .mode "profile") (gt (int (.replicas | default 1)) 1) .autoscaling -}}
+{{- $replicas := int (.replicas | default 1) -}}
+{{- $surge := int (ternary 1 .surge (kindIs "invalid" .surge)) -}}
+{{- $many := or (eq .mode "profile") (gt (add $replicas $surge) 1) .autoscaling -}}
 {{- $fleet := dig "shaping" "fleet" "" .v.config -}}
 {{- $share := .v.share | toString -}}
 {{- if and $share (ne $share "auto") (not (regexMatch "^[1-9][0-9]*/[1-9][0-9]*$" $share)) -}}
@@ -93,12 +95,14 @@
   {{- $limited := ne (dig "limit" "unlimited" $quota | toString) "unlimited" -}}
   {{- $own := get $quota "share" -}}
   {{- if and $limited (not $own) -}}
-    {{- if $.autoscaling -}}
+    {{- if and $.autoscaling (or (not $share) (eq $share "auto")) -}}
       {{- fail (printf "%s: config.quotas.%s: the number of replicas changes, and replicas that each use too much meet 429 in half their calls: give the quota a `share` for the most there can be (1/N of maxReplicas and surge), or switch autoscaling off" $at $name) -}}
     {{- else if and (eq $.mode "profile") (or (not $share) (eq $share "auto")) -}}
       {{- fail (printf "%s: config.quotas.%s: the pods of a profile cannot be counted, and two that each use the whole quota meet 429 in half their calls: give the quota a `share` (1/N for at most N pods, 1 where there is one)" $at $name) -}}
+    {{- else if and (not $share) (le $replicas 1) -}}
+      {{- fail (printf "%s: config.quotas.%s: while one replica is replaced two call at once, each with the whole quota, and meet 429: set share (auto: one part of replicas and surge), or 1/1 where the old pod has ended before the new one begins" $at $name) -}}
     {{- else if not $share -}}
-      {{- fail (printf "%s: config.quotas.%s: %d replicas that do not know of each other would each use the whole quota, and meet 429 in half their calls: set share (auto: one part of replicas and surge)" $at $name (int $.replicas)) -}}
+      {{- fail (printf "%s: config.quotas.%s: %d replicas that do not know of each other would each use the whole quota, and meet 429 in half their calls: set share (auto: one part of replicas and surge)" $at $name $replicas) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
