@@ -310,6 +310,8 @@ fn a_configuration_that_a_pod_cannot_carry_is_refused() {
     assert!(new(&large, &[]).unwrap_err().contains("200 KiB"));
     let hidden = format!("{CONFIG}health: {{listen: \"127.0.0.1:9464\"}}\n");
     assert!(new(&hidden, &[]).unwrap_err().contains("the kubelet cannot probe"));
+    let odd = format!("{CONFIG}quotas:\n  ? business\n  : limit: 5/s\n");
+    assert!(new(&odd, &[]).unwrap_err().contains("write `cold_start: paced`"));
     let late = format!("{CONFIG}startup_timeout: 56s\n");
     assert!(new(&late, &[]).unwrap_err().contains("startup_timeout"));
     assert!(new(&late.replace("56s", "55s"), &[]).is_ok());
