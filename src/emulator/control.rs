@@ -53,6 +53,8 @@ pub struct Control {
     pub(super) state: Mutex<State>,
     /// Goes up with each count, for those who wait for one.
     counted: watch::Sender<u64>,
+    /// Goes up whenever faults are forgotten, for the answers that one of them holds back.
+    pub(super) healed: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Control {
@@ -93,7 +95,11 @@ impl Control {
             limiters: HashMap::new(),
             counters: Counters::default(),
         };
-        Self { state: Mutex::new(state), counted: watch::Sender::new(0) }
+        Self {
+            state: Mutex::new(state),
+            counted: watch::Sender::new(0),
+            healed: watch::Sender::new(0),
+        }
     }
 
     /// Returns once the counters satisfy `wanted`.
@@ -140,9 +146,15 @@ impl Control {
         self.state.lock().settings.keys.retain(|key| key.name != name);
     }
 
-    /// Forgets faults; counts, limiters, tokens and settings stay.
+    /// Forgets faults, also those that hold an answer back by now; counts, limiters, tokens and
+    /// settings stay.
     pub fn heal(&self) {
-        self.state.lock().faults.clear();
+        self.forget_faults(&mut self.state.lock());
+    }
+
+    fn forget_faults(&self, state: &mut State) {
+        state.faults.clear();
+        self.healed.send_modify(|times| *times += 1);
     }
 
     /// Everything counted so far.
@@ -211,7 +223,7 @@ impl Control {
     /// Forgets faults, counts and limiters; tokens and settings stay.
     pub fn reset(&self) {
         let state = &mut *self.state.lock();
-        state.faults.clear();
+        self.forget_faults(state);
         state.limiters.clear();
         state.counters = Counters::default();
     }

@@ -16,7 +16,7 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// The answer comes so many milliseconds later (at most a minute).
+    /// The answer comes so many milliseconds later (at most a minute), or once faults are forgotten.
     LatencyMs(u64),
     /// This status, with a problem as its body; `retry_after` as it is to be sent.
     Status {

@@ -59,14 +59,16 @@ async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
     }
     let token = path == "/oauth/token" || path.starts_with("/auth/");
     let scope = if token { Scope::Token } else { Scope::Api };
-    let (who, effect) = {
+    let (who, effect, mut healed) = {
         let state = &mut *control.state.lock();
         let who = state.identify(&parts.headers, Instant::now());
         state.counters.arrived(record(parts, who.as_ref()), !token);
-        (who, strike(&mut state.faults, scope))
+        // Subscribed to before the lock is given back: no healing is missed.
+        (who, strike(&mut state.faults, scope), control.healed.subscribe())
     };
     if let Some(Effect::LatencyMs(wait)) = effect {
-        tokio::time::sleep(Duration::from_millis(wait.min(MINUTE_MS))).await;
+        let wait = Duration::from_millis(wait.min(MINUTE_MS));
+        drop(tokio::time::timeout(wait, healed.changed()).await);
     } else if let Some(response) = effect.as_ref().and_then(fault) {
         return response;
     }

@@ -68,6 +68,21 @@ async fn a_reset_closes_without_an_answer_and_a_truncated_body_fails() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_held_back_comes_once_faults_are_forgotten() {
+    let (base, control, ..) = &start().await;
+    let latency = Effect::LatencyMs(60_000);
+    control.fault(Fault { scope: Scope::Api, effect: latency, count: None, probability: None });
+    let held = get(base, "/v1/datasets", "dp_live_emulator_admin");
+    let healing = async {
+        control.until(|counters| counters.in_flight == 1).await;
+        control.heal();
+    };
+    let both = async { tokio::join!(held, healing).0 };
+    let answer = tokio::time::timeout(Duration::from_secs(30), both).await.expect("at once");
+    assert_eq!(answer.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn faults_and_limits_set_over_http_strike_and_are_counted_without_secrets() {
     let (base, ..) = &start().await;
     let key = "dp_live_emulator_admin";
