@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
 
+use crate::support::tools::free_address;
 use crate::support::{PATIENCE, Rig, Upstream, read_head};
 
 #[tokio::test]
@@ -31,7 +32,7 @@ async fn answers_that_are_no_http_are_a_502() {
         assert_eq!(got.headers()["x-datapulse-sidecar-error"], code, "{what}");
         assert!(!got.text().await.unwrap().contains("raw bytes"), "{what}");
         assert_eq!(upstream.connections(), 1, "{what}: sent once");
-        assert_eq!(rig.series(r#"rejected_total{code="upstream_invalid"}"#).await, 1.0, "{what}");
+        rig.until_series(r#"rejected_total{code="upstream_invalid"}"#, |count| count == 1.0).await;
         rig.finish().await;
     }
 }
@@ -49,8 +50,7 @@ async fn an_upstream_that_resets_or_does_not_listen_is_a_502() {
     assert_eq!(rig.get("/v1/datasets").await.status(), 502);
     rig.finish().await;
 
-    let gone = { Upstream::answering(b"").await.address };
-    let rig = Rig::builder().await.upstream(gone).start().await;
+    let rig = Rig::builder().await.upstream(free_address()).start().await;
     let got = rig.get("/v1/datasets").await;
     assert_eq!(got.status(), 502);
     assert_eq!(got.headers()["x-datapulse-sidecar-error"], "upstream_unreachable");
@@ -73,7 +73,7 @@ async fn an_upstream_that_stalls_is_a_504_at_the_deadline_and_a_cut_body_is_a_cu
     let got = rig.get("/v1/datasets").await;
     assert_eq!(got.status(), 504);
     assert_eq!(got.headers()["x-datapulse-sidecar-error"], "upstream_timeout");
-    assert_eq!(rig.series(r#"rejected_total{code="upstream_timeout"}"#).await, 1.0);
+    rig.until_series(r#"rejected_total{code="upstream_timeout"}"#, |count| count == 1.0).await;
     rig.finish().await;
 
     let short = Upstream::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
@@ -92,7 +92,7 @@ async fn an_upstream_that_stalls_is_a_504_at_the_deadline_and_a_cut_body_is_a_cu
     let rig = Rig::builder()
         .await
         .upstream(stalled_body.address)
-        .config("upstream: {request_timeout: 500ms, idle_timeout: 700ms}\n")
+        .config("upstream: {request_timeout: 5s, idle_timeout: 700ms}\n")
         .start()
         .await;
     assert!(rig.get("/v1/datasets").await.bytes().await.is_err());

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::tools::comes_true;
+use crate::support::tools::{comes_true, free_address};
 use crate::support::{Authority, CANARY, OpenBao, Pod, Process, Release, Rig, Stage};
 use crate::vault::POLICY;
 
@@ -33,8 +33,7 @@ fn values(stage: &Stage) -> Value {
 }
 
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound").port()
+    free_address().port()
 }
 
 fn key() -> String {

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
+use crate::support::tools::free_address;
 use crate::support::{Names, Rig, read_head};
 
 #[tokio::test]
@@ -184,9 +185,7 @@ async fn a_name_that_moves_to_another_address_costs_a_wait() {
 
 #[tokio::test]
 async fn a_call_waits_out_an_upstream_that_restarts() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = free_address();
     let rig =
         Rig::builder().await.upstream(address).config("upstream: {retries: 10}\n").start().await;
     let restart = async {

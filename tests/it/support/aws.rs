@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::tools::client;
+use super::tools::{client, free_address};
 use super::{CANARY, Moto, PATIENCE};
 
 /// What the relay answers itself.
@@ -61,8 +61,8 @@ impl Aws {
             canned: Mutex::default(),
             calls: watch::Sender::default(),
         });
-        let any = (Ipv4Addr::LOCALHOST, 0).into();
-        let (address, listening) = serve(any, router(&relay)).await;
+        // One that nobody else is given while nobody listens here.
+        let (address, listening) = serve(free_address(), router(&relay)).await;
         Self { address, relay, moto, listening: listening.into() }
     }
 

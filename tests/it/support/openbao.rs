@@ -144,7 +144,7 @@ impl OpenBao {
             let answer = self.client.get(&url).send().await;
             answer.is_ok_and(|answer| answer.status() == status)
         };
-        let said = || self.process.stderr.lines();
+        let said = || [self.process.stdout.lines(), self.process.stderr.lines()];
         assert!(comes_true(answers).await, "no {status} of OpenBao: {:?}", said());
     }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::PATIENCE;
+use super::tools::free_address;
 
 /// What happens to connections. A change ends those that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,9 @@ pub(crate) struct Relay {
 impl Relay {
     /// In front of `target`, open.
     pub(crate) async fn new(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
+        // One that nobody else is given while nobody listens here.
+        let address = free_address();
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let (way, ways) = watch::channel((0, Way::Open));
         let (tell, applied) = watch::channel(0);
         let target = Arc::new(Mutex::new(target));

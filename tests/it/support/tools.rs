@@ -28,19 +28,21 @@ pub(crate) fn command(path: &str, home: &Path) -> Command {
 
 /// An address that nobody listens on, for a server that cannot choose one by itself. It is not one
 /// of those that the kernel gives away (32768 and up), and no other test is given it: between now
-/// and the server's start nobody takes it.
+/// and the server's start nobody takes it. Nor the port after it, which OpenBao in memory listens on
+/// too, without being told to.
 pub(crate) fn free_address() -> SocketAddr {
     const FIRST: u32 = 20_000;
-    const COUNT: u32 = 12_000;
+    const COUNT: u32 = 6_000;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     // Two test processes at once seldom begin near each other.
     let beginning = std::process::id().wrapping_mul(61);
     let next = || beginning.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
     let mut addresses = std::iter::repeat_with(next).take(COUNT as usize).map(|offset| {
-        let port = u16::try_from(FIRST + offset).expect("below 32768");
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        let port = u16::try_from(FIRST + 2 * offset).expect("below 32768");
+        [port, port + 1].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     });
-    addresses.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a free port")
+    let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
+    addresses.find(|pair| pair.iter().all(is_free)).expect("a free port")[0]
 }
 
 /// A client for a test's own calls to a server.
