@@ -435,8 +435,8 @@ async fn a_renewed_session_token_is_written_back_beside_what_else_is_there() {
     let session = "credentials: [{name: reader, level: read_only, \
                    session_token: {token: 'aws:prod/session#token'}}]";
     let builder = reader(&aws, "aws:prod/session#token", "1s").await.token_life(life);
+    builder.accept("person", &first);
     let rig = builder.config(session).start().await;
-    rig.emulator.accept("person", &first);
     let callers = Callers::start(&rig, "/v1/datasets");
     rig.emulator.uses("person/1").await;
     assert_eq!(callers.stop().await.1, 0);

@@ -192,9 +192,8 @@ async fn with_session(builder: Builder) -> (Rig, PathBuf, String) {
         "credentials: [{{name: console, level: read_only, session_token: {{token: 'file:{}'}}}}]",
         file.display()
     );
-    let rig = builder.config(&config).start().await;
-    rig.emulator.accept("person", &first);
-    (rig, file, first)
+    builder.accept("person", &first);
+    (builder.config(&config).start().await, file, first)
 }
 
 fn content(file: &Path) -> String {

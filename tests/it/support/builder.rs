@@ -60,6 +60,8 @@ impl Builder {
             ],
             "health": {"listen": "127.0.0.1:0"},
             "admin": {"listen": "127.0.0.1:0"},
+            // By default, whatever folder the machine has for it: shared by all of its sidecars.
+            "shaping": {"state_file": "none"},
             "log": {"level": "trace", "format": "json", "audit": "stdout"},
         });
         Self { emulator, dir, config, wait_for_start: true, env: Vec::new(), shell: None }
@@ -94,6 +96,11 @@ impl Builder {
     pub(crate) fn fault(self, fault: Fault) -> Self {
         self.emulator.fault(fault);
         self
+    }
+
+    /// This token is accepted, for reading.
+    pub(crate) fn accept(&self, name: &str, key: &str) {
+        self.emulator.accept(name, key);
     }
 
     /// The emulator's routes, to be served in another way.

@@ -64,7 +64,7 @@ impl Process {
 
     fn command(args: &[&str], env: &[(String, String)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_datapulse-sidecar"));
-        command.args(args).env_remove("DATAPULSE_SIDECAR_CONFIG");
+        command.args(args).env_remove("DATAPULSE_SIDECAR_CONFIG").env_remove("STATE_DIRECTORY");
         // Whoever runs the tests may have a login of their own.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("AWS_") {
