@@ -15,7 +15,7 @@ use crate::config;
 use crate::emulator::{Emulator, Key, Settings};
 use crate::telemetry::{Metrics, logging};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn call(address: SocketAddr, header: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();

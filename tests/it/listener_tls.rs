@@ -121,7 +121,7 @@ async fn a_caller_that_hangs_up_over_tls_while_it_waits_is_noticed() {
 
 #[tokio::test]
 async fn a_handshake_that_never_ends_is_cut_and_counts_as_a_connection() {
-    let front = "front_door: {header_timeout: 1s, max_connections: 2}";
+    let front = "front_door: {header_timeout: 5s, max_connections: 2}";
     let bench = bench("localhost:0", "", front).await;
     let mut held = bench.rig.open_connection().await;
     let _other = bench.rig.open_connection().await;

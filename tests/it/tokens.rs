@@ -56,7 +56,8 @@ async fn without_the_authorization_server_calls_get_503_until_it_comes() {
     let problem: serde_json::Value = answer.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().contains("etl"), "{problem}");
     assert_eq!(rig.emulator.api_requests(), 0, "nothing is sent anonymously");
-    assert_eq!(rig.series(r#"rejected_total{code="credential_unavailable"}"#).await, 1.0);
+    let rejected = r#"rejected_total{code="credential_unavailable"}"#;
+    rig.until_series(rejected, |count| count == 1.0).await;
     let refused =
         r#"credential_refreshes_total{credential="etl",outcome="refused",reason="initial"}"#;
     assert_eq!(rig.series(refused).await, 1.0);
@@ -79,7 +80,7 @@ async fn an_expired_token_that_cannot_be_renewed_is_a_503_that_names_the_credent
     let refused = rig.eventually("/v1/pipelines", 503).await;
     assert_eq!(refused.headers()["x-datapulse-sidecar-error"], "credential_expired");
     assert!(refused.headers().contains_key("retry-after"));
-    assert!(rig.series(r#"rejected_total{code="credential_expired"}"#).await >= 1.0);
+    rig.counted(r#"rejected_total{code="credential_expired"}"#).await;
     assert_eq!(rig.series(r#"credential_state{credential="etl",state="expired"}"#).await, 1.0);
     rig.emulator.heal();
     rig.eventually("/v1/pipelines", 200).await;

@@ -71,17 +71,20 @@ async fn within(most: Duration, what: &str, wanted: impl AsyncFn() -> bool) -> D
 
 /// The store is told to be down for this reason from its next look on, until `AWAY` is over.
 async fn is_told_all_the_while(rig: &Rig, reason: &str) {
+    let told = async || {
+        let status: serde_json::Value =
+            serde_json::from_str(&rig.status(&["--json"]).await).unwrap();
+        let stores = status["stores"].as_array().unwrap();
+        stores.iter().find(|store| store["name"] == "vault").unwrap()["reason"].clone()
+    };
+    // A look that was under way ends with a reason of its own.
+    within(MARGIN, reason, async || told().await == reason).await;
     let began = Instant::now();
-    within(MARGIN, reason, async || rig.series(UP).await == 0.0).await;
     let mut tick = interval(Duration::from_secs(1));
     while began.elapsed() < AWAY {
         tick.tick().await;
         assert_eq!(rig.series(UP).await, 0.0, "after {:?}", began.elapsed());
-        let status: serde_json::Value =
-            serde_json::from_str(&rig.status(&["--json"]).await).unwrap();
-        let stores = status["stores"].as_array().unwrap();
-        let vault = stores.iter().find(|store| store["name"] == "vault").unwrap();
-        assert_eq!(vault["reason"], reason, "after {:?}", began.elapsed());
+        assert_eq!(told().await, reason, "after {:?}", began.elapsed());
         assert_eq!(rig.health("/readyz").await.0, 200);
     }
 }
