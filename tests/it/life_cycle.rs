@@ -144,7 +144,7 @@ async fn a_reload_that_the_drain_finds_under_way_comes_to_its_end() {
         ))
         .start()
         .await;
-    let mut slow = slow_call(&rig, Duration::from_secs(20)).await;
+    let mut slow = slow_call(&rig, HOUR).await;
     relay.set(Way::Slow(Duration::from_secs(1))).await;
     let changed = another_reader(&rig);
     rig.reconfigure(&format!("admin: {{token: 'aws:prod/admin'}}\n{changed}"));
@@ -154,6 +154,7 @@ async fn a_reload_that_the_drain_finds_under_way_comes_to_its_end() {
     rig.log("the configuration was reloaded").await;
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
     assert_eq!(rig.emulator.used("second"), 1);
+    rig.emulator.heal();
     assert_eq!(slow.join_next().await.unwrap().unwrap().unwrap().status(), 200);
     assert_eq!(rig.sidecar.ended().await.code(), Some(0));
 }
