@@ -293,6 +293,34 @@ async fn a_certificate_of_vaults_that_is_not_good_costs_no_call_and_gets_no_toke
     rig.finish().await;
 }
 
+/// F11: the authority of Vault's certificate is another one, and then the first one again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_file_that_was_replaced_is_read_again_at_a_reload() {
+    let authority = Authority::new();
+    let bao = OpenBao::sealable(&authority).await;
+    bao.put("datapulse/billing", &key("reader")).await;
+    bao.policy("datapulse", POLICY).await;
+    let builder = Rig::builder().await.log_level("info");
+    let auth = by_token(&builder, &bao).await;
+    let ca_file = authority.write(builder.dir());
+    let more = format!(", ca_file: '{}'", ca_file.display());
+    let rig = with_vault(builder, &bao.url(), &auth, &more).start().await;
+    let applied = r#"config_reloads_total{outcome="applied"}"#;
+    Authority::new().write(ca_file.parent().unwrap());
+    rig.sidecar.signal("HUP").await;
+    is_counted(&rig, "tls", false).await;
+    authority.write(ca_file.parent().unwrap());
+    rig.sidecar.signal("HUP").await;
+    rig.until_series(applied, |applied| applied == 2.0).await;
+    is_used_again(&rig, &bao, "second").await;
+    // What cannot be trusted is not, and what was goes on.
+    std::fs::write(&ca_file, "no certificate").unwrap();
+    rig.sidecar.signal("HUP").await;
+    rig.log("the new configuration cannot be used; the old one stays").await;
+    is_used_again(&rig, &bao, "third").await;
+    rig.finish().await;
+}
+
 /// F6, for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_is_destroyed_stays_in_use_as_it_was() {
@@ -308,6 +336,31 @@ async fn a_version_that_is_destroyed_stays_in_use_as_it_was() {
     assert_eq!(rig.series(missing).await, 1.0);
     is_used_again(&rig, &bao, "second").await;
     assert_eq!(rig.series(missing).await, 0.0);
+    rig.finish().await;
+}
+
+/// F6, by the clock: `delete_version_after` gives each version a time at which it is deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_with_a_time_to_end_is_like_any_other_until_then() {
+    let bao = stocked().await;
+    let ends_after = async |time: &str| {
+        let settings = json!({"delete_version_after": time});
+        bao.post("secret/metadata/datapulse/billing", &settings).await;
+    };
+    ends_after("1h").await;
+    bao.put("datapulse/billing", &key("reader")).await;
+    let builder = Rig::builder().await.log_level("info");
+    let auth = by_token(&builder, &bao).await;
+    let rig = with_vault(builder, &bao.url(), &auth, "").start().await;
+    let ok = rig.series(&reads("ok")).await;
+    rig.series_above(&reads("ok"), ok + 2.0).await;
+    assert_eq!(rig.series(&reads("deleted")).await, 0.0);
+    let missing = r##"secret_missing{secret="vault:secret/datapulse/billing#api_key"}"##;
+    assert_eq!(rig.series(missing).await, 0.0);
+    ends_after("2s").await;
+    is_used_again(&rig, &bao, "second").await;
+    is_counted(&rig, "deleted", true).await;
+    assert_eq!(rig.series(missing).await, 1.0);
     rig.finish().await;
 }
 

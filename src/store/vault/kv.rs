@@ -2,6 +2,8 @@
 //!
 //! Only the field that is wanted is taken out of an answer; its neighbours are skipped unread.
 
+use std::time::SystemTime;
+
 use rustify_derive::Endpoint;
 use serde::Deserialize;
 
@@ -108,16 +110,23 @@ pub(super) fn place(answer: &Answer, at: &SecretRef, path: &str) -> Result<Place
     Ok(Place { path: below.to_owned(), mount, engine })
 }
 
-/// The current version, out of a secret's metadata.
-pub(super) fn version(answer: &Answer, at: &SecretRef) -> Result<Version, StoreError> {
+/// The current version, out of a secret's metadata. `None`: it may be deleted by now, which only a
+/// read can tell.
+pub(super) fn version(
+    answer: &Answer,
+    at: &SecretRef,
+    now: SystemTime,
+) -> Result<Option<Version>, StoreError> {
     let Versions { current_version, versions } = answer.json::<Metadata>(at)?.data;
-    let is_gone = versions
-        .get(&current_version.to_string())
-        .is_some_and(|state| state.destroyed || !state.deletion_time.is_empty());
-    if is_gone || current_version == 0 {
+    let state = versions.get(&current_version.to_string());
+    if state.is_some_and(|state| state.destroyed) || current_version == 0 {
         return Err(StoreError::Deleted { at: at.clone() });
     }
-    Ok(Version::Number(current_version))
+    // With `delete_version_after` it is in the future, and the version is as good as any until then.
+    let deletion_time = state.map(|state| &*state.deletion_time).filter(|time| !time.is_empty());
+    let is_good = deletion_time
+        .is_none_or(|time| humantime::parse_rfc3339(time).is_ok_and(|deleted_at| now < deleted_at));
+    Ok(is_good.then_some(Version::Number(current_version)))
 }
 
 /// One field of a secret, with its version where the engine keeps one.

@@ -22,6 +22,7 @@ use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::{ReadSecretMetadataRequest, ReadSecretRequest};
 
 use super::{Claim, SecretStore, SecretVersion, StoreError, Take, Version};
+use crate::clock;
 use crate::config::model::VaultStore;
 use crate::secret::{SecretRef, SecretValue};
 use crate::telemetry::Metrics;
@@ -167,7 +168,7 @@ impl Vault {
                 }
                 Ok(None)
             }
-            _ => kv::version(&answer, at).map(Some),
+            _ => kv::version(&answer, at, clock::wall()),
         }
     }
 

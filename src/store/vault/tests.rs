@@ -75,7 +75,7 @@ async fn answer(
                 r#"{"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}}"#;
             (200, &[][..], body.to_owned())
         }
-        "/v1/secret/data/a" => reply,
+        "/v1/secret/data/a" | "/v1/secret/metadata/a" => reply,
         other => panic!("{other}"),
     };
     let mut response = http::Response::new(Body::from(body));
@@ -160,6 +160,31 @@ async fn each_answer_of_vault_is_told_by_its_meaning() {
                 assert!(!told.contains("s3cr3t") && !told.contains("canary"), "{told}");
             }
         }
+    }
+}
+
+/// With `delete_version_after`, a version that is as good as any has a time at which it is deleted.
+#[tokio::test]
+async fn a_version_that_is_to_be_deleted_is_the_current_one_until_then() {
+    let at = AT.parse().unwrap();
+    for (deletion_time, is_destroyed, want) in [
+        ("", false, Ok(Some(7))),
+        ("2999-01-01T00:00:00.123456789Z", false, Ok(Some(7))),
+        ("2018-03-22T02:24:06.945319214Z", false, Ok(None)),
+        ("tomorrow", false, Ok(None)),
+        ("2999-01-01T00:00:00Z", true, Err("deleted")),
+    ] {
+        let metadata = serde_json::json!({"data": {"current_version": 7, "versions": {
+            "7": {"deletion_time": deletion_time, "destroyed": is_destroyed},
+        }}});
+        let fake = Fake::new((200, &[], metadata.to_string())).await;
+        let found = fake.stores.version(&at).await;
+        let found = found.as_ref().map_err(StoreError::kind);
+        let want = want.map(|version| version.map(Version::Number));
+        assert_eq!(
+            found.map(Option::as_ref),
+            want.as_ref().map(Option::as_ref).map_err(|kind| *kind)
+        );
     }
 }
 
