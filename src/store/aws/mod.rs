@@ -12,7 +12,7 @@ mod put;
 mod problem;
 mod web_identity;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,16 +29,28 @@ use crate::config::model;
 use crate::secret::{AwsStage, SecretRef, SecretValue};
 use crate::tls::TlsError;
 
+/// What the role may do is asked again after this long.
+const UNDESCRIBED_FOR: Duration = Duration::from_secs(3600);
+
 /// AWS Secrets Manager in one region.
 #[derive(Debug)]
 pub struct AwsStore {
     client: Client,
     poll: Duration,
-    /// Secrets whose versions we may not list, each told once; no more of them than references.
-    undescribed: Mutex<BTreeSet<String>>,
+    /// Secrets whose versions we may not list; no more of them than references.
+    undescribed: Mutex<BTreeMap<String, Undescribed>>,
     /// Claims of others to what we want to claim, by secret, and since when we know them; no more of
     /// them than references.
     claims_seen: Mutex<BTreeMap<String, (String, Instant)>>,
+}
+
+/// A secret whose value may be read, and its versions not be listed.
+#[derive(Debug)]
+struct Undescribed {
+    /// When AWS said so last.
+    since: Instant,
+    /// Whether we did.
+    is_told: bool,
 }
 
 /// A reference that has been found to lead here.
@@ -104,8 +116,27 @@ impl AwsStore {
     async fn read_as(&self, at: &SecretRef, take: Take) -> Result<SecretVersion, StoreError> {
         let place = Place::new(at)?;
         let found = self.client.get(place.id, place.stage).await;
+        self.note_undescribed(&place, &found);
         let (text, version) = found.map_err(|problem| problem.at(at))?;
         Ok(SecretVersion { value: place.pick(&text, take)?, version: Some(Version::Name(version)) })
+    }
+
+    /// A refusal to describe means something where the value is given: where nothing is, it may be
+    /// over with the refusal of the value.
+    fn note_undescribed<T>(&self, place: &Place<'_>, found: &Result<T, Problem>) {
+        let mut undescribed = self.undescribed.lock();
+        match (undescribed.get_mut(place.id), found) {
+            (Some(one), Ok(_)) if !one.is_told => {
+                one.is_told = true;
+                tracing::warn!(
+                    secret = %place.at,
+                    "the role may not list this secret's versions, so that each look reads its \
+                     value; allow secretsmanager:DescribeSecret"
+                );
+            }
+            (Some(_), Err(Problem::Denied)) => drop(undescribed.remove(place.id)),
+            _ => {}
+        }
     }
 
     async fn describe(&self, place: &Place<'_>) -> Result<claim::Versions, StoreError> {
@@ -130,21 +161,23 @@ impl SecretStore for AwsStore {
 
     async fn version(&self, at: &SecretRef) -> Result<Option<Version>, StoreError> {
         let place = Place::new(at)?;
-        if self.undescribed.lock().contains(place.id) {
+        let is_recent = |one: &Undescribed| one.since.elapsed() < UNDESCRIBED_FOR;
+        if self.undescribed.lock().get(place.id).is_some_and(is_recent) {
             return Ok(None);
         }
         match self.client.describe(place.id).await {
-            Ok(versions) => match versions.at(place.stage) {
-                Some(version) => Ok(Some(Version::Name(version.into()))),
-                None => Err(StoreError::Missing { at: at.clone() }),
-            },
+            Ok(versions) => {
+                self.undescribed.lock().remove(place.id);
+                match versions.at(place.stage) {
+                    Some(version) => Ok(Some(Version::Name(version.into()))),
+                    None => Err(StoreError::Missing { at: at.clone() }),
+                }
+            }
             Err(Problem::Denied) => {
-                self.undescribed.lock().insert(place.id.to_owned());
-                tracing::warn!(
-                    secret = %at,
-                    "the role may not list this secret's versions, so that each look reads its \
-                     value; allow secretsmanager:DescribeSecret"
-                );
+                let mut undescribed = self.undescribed.lock();
+                let is_told = undescribed.get(place.id).is_some_and(|one| one.is_told);
+                let one = Undescribed { since: Instant::now(), is_told };
+                undescribed.insert(place.id.to_owned(), one);
                 Ok(None)
             }
             Err(problem) => Err(problem.at(at)),

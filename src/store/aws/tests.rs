@@ -29,7 +29,7 @@ struct Fake {
 struct FakeState {
     texts: BTreeMap<String, String>,
     stages: BTreeMap<String, String>,
-    /// An operation and its answer.
+    /// An operation, or all of them, and its answer.
     canned: Option<(&'static str, u16, String)>,
     calls: Vec<String>,
 }
@@ -75,7 +75,9 @@ async fn serve(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -
     let asked: Value = serde_json::from_slice(&body).unwrap();
     let mut state = fake.state.lock();
     state.calls.push(operation.clone());
-    if let Some((_, status, body)) = state.canned.as_ref().filter(|(one, ..)| *one == operation) {
+    if let Some((_, status, body)) =
+        state.canned.as_ref().filter(|(one, ..)| ["", &operation].contains(one))
+    {
         return (StatusCode::from_u16(*status).unwrap(), body.clone()).into_response();
     }
     match operation.as_str() {
@@ -374,4 +376,29 @@ async fn no_key_and_no_secret_is_in_a_debug_output() {
     let claim = store.claim(&at, &read).await.unwrap();
     let shown = format!("{store:?} {read:?} {claim:?}");
     assert!(!shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test]
+async fn a_refusal_to_describe_is_asked_for_again_once_it_may_be_over() {
+    let bench = Bench::new(SECRET).await;
+    let (store, at) = (bench.store(), "aws:a".parse().unwrap());
+    let denied = "AccessDeniedException";
+    // Everything is denied for a while: that says nothing of the versions.
+    bench.fake.refuse("", 400, denied, "");
+    assert_eq!(store.version(&at).await.unwrap(), None);
+    assert_eq!(store.read(&at).await.unwrap_err().kind(), "denied");
+    bench.fake.heal();
+    assert!(store.version(&at).await.unwrap().is_some());
+    // The value is given, and the versions are not.
+    bench.fake.refuse("DescribeSecret", 400, denied, "");
+    for _ in 0..3 {
+        assert_eq!(store.version(&at).await.unwrap(), None);
+        store.read(&at).await.unwrap();
+    }
+    assert_eq!(bench.fake.count("DescribeSecret"), 3);
+    bench.fake.heal();
+    tokio::time::pause();
+    tokio::time::advance(UNDESCRIBED_FOR).await;
+    tokio::time::resume();
+    assert!(store.version(&at).await.unwrap().is_some());
 }
