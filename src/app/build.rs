@@ -13,6 +13,7 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::ca_files::Trusted;
 use super::clients::{shaped_issuers, webhooks};
 use super::known::Known;
 use super::reload::Reloading;
@@ -157,12 +158,12 @@ impl Sidecar {
             metrics: metrics.clone(),
             state,
             certificates: listeners.certificates(),
+            trusted: Trusted::at_start(&live.load().config),
             identity: keeper.clone(),
             operators: watch::Sender::new(operators),
         };
         let health = Health::new(&live, &reloading.stores, &reloading.secrets, metrics.clone());
-        let own = reloading.identity.reader();
-        let status = Status::new(&live, &health, gauge.clone(), reloads, own);
+        let status = Status::new(&live, &health, gauge.clone(), reloads, keeper.reader());
         let verbs = Verbs::new(&live, reloading.operators.subscribe(), metrics.clone());
         let proxy =
             proxy::Sidecar::new(Arc::clone(&live), destination, gauge.clone(), metrics.clone());
@@ -288,13 +289,12 @@ async fn bind(section: &'static str, address: SocketAddr) -> Result<TcpListener,
 fn server_conf(config: &Config) -> ServerConf {
     // Sub-second timers by tokio: pingora's own timer thread wakes a hundred times a second.
     pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
-    let ca_file = config.upstream.ca_file.as_ref();
     ServerConf {
         max_retries: PINGORA_ATTEMPTS_MAX,
         upstream_keepalive_pool_size: POOL_SIZE,
         // Whatever SSLKEYLOGFILE says: session keys are secrets.
         upstream_debug_ssl_keylog: false,
-        ca_file: ca_file.map(|path| path.to_string_lossy().into_owned()),
+        ca_file: config.upstream.ca_file.as_ref().map(|path| path.to_string_lossy().into_owned()),
         ..ServerConf::default()
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn issuers(
     Ok(Issuers {
         auth: auth.clone(),
         api: upstream.origin.clone(),
-        auth_client: authorization_server(config)?.client,
+        auth_client: authorization_server(config)?.client.into(),
         api_client: tls::http_client_with(&api_roots, Arc::new(identity.clone()))?,
         own_calls,
     })

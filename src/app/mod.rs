@@ -3,6 +3,7 @@
 //! Nothing else starts a task that outlives a call: `run.rs` owns the one `JoinSet`.
 
 mod known;
+mod ca_files;
 mod own_calls;
 mod clients;
 mod stores;

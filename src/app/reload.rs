@@ -4,6 +4,7 @@
 //! flight keep the snapshot that they began with. What is decided at start is told and left alone.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::build::StartError;
+use super::ca_files::{CaFiles, Trusted};
 use super::carry_over::carry_over;
-use super::clients::{delivery_client, endpoints, issuers};
+use super::clients::{authorization_server, delivery_client, endpoints, issuers};
 use super::known::Known;
 use super::run::Shutdown;
 use super::stores::Opened;
@@ -54,6 +56,8 @@ pub(super) struct Reloading {
     pub(super) state: watch::Sender<ReloadState>,
     /// What the listeners show, as it was at the start.
     pub(super) certificates: Certificates,
+    /// What servers are verified with.
+    pub(super) trusted: Trusted,
     /// Shows the client certificate.
     pub(super) identity: IdentityKeeper,
     /// What operators send.
@@ -154,8 +158,18 @@ impl Reloading {
     }
 
     /// As the function of this name, for the files that the configuration names as well; told.
-    fn carry_over(&self, new: Config, old: &Config) -> (Config, Vec<&'static str>) {
+    fn carry_over(
+        &self,
+        new: Config,
+        old: &Config,
+        ca_files: &CaFiles,
+    ) -> (Config, Vec<&'static str>) {
         let (config, mut restart) = carry_over(new, old);
+        let is_renewed =
+            ca_files.differ(&self.trusted.at_start, config.upstream.ca_file.as_deref());
+        if is_renewed && !restart.contains(&"upstream.ca_file") {
+            restart.push("upstream.ca_file");
+        }
         if self.certificates.have_changed(&config.listeners) {
             restart.push("listeners[].tls");
         }
@@ -175,15 +189,9 @@ impl Reloading {
             tracing::warn!(%warning, "configuration");
         }
         let before = self.live.load();
-        let (config, restart) = self.carry_over(config, &before.config);
-        if config.auth != self.issuers.auth {
-            let own_calls = Arc::clone(&self.issuers.own_calls);
-            match issuers(&config, &self.identity.reader(), own_calls) {
-                Ok(issuers) => self.issuers = issuers,
-                Err(error) => return self.fail(&error),
-            }
-        }
-        let replaced = match Opened::new(&config.stores, &before.config.stores, &self.metrics) {
+        let ca_files = CaFiles::read(&[&config, &before.config]);
+        let (config, restart) = self.carry_over(config, &before.config, &ca_files);
+        let replaced = match self.open(&config, &before.config, &ca_files) {
             Ok(opened) => opened.install(&self.stores),
             Err(error) => return self.fail(&error),
         };
@@ -207,9 +215,10 @@ impl Reloading {
         let gone = names(&before.credentials);
         let gone = gone.difference(&names(&credentials)).cloned().collect::<Vec<_>>();
         let access = Access::new(&config);
-        if config.stores != before.config.stores {
+        if replaced.is_any() {
             self.secrets.look_again();
         }
+        self.trusted.now = ca_files;
         let shaper = before.shaper.renewed(&before.config, &config, &self.metrics);
         self.operators.send_replace(operators);
         self.live.store(Snapshot { config, callers, access, credentials, shaper });
@@ -220,6 +229,25 @@ impl Reloading {
         self.state.send_replace(ReloadState { needs_restart: restart, ..ReloadState::new() });
         tracing::info!("the configuration was reloaded");
         Outcome::Applied
+    }
+
+    /// Opens what is configured otherwise than before, or verified with others by what its `ca_file`
+    /// says now. References do not lead to the stores yet.
+    fn open(
+        &mut self,
+        config: &Config,
+        before: &Config,
+        ca_files: &CaFiles,
+    ) -> Result<Opened, StartError> {
+        let is_renewed = |path: Option<&Path>| ca_files.differ(&self.trusted.now, path);
+        let auth_ca = config.auth.ca_file.as_ref().or(config.upstream.ca_file.as_ref());
+        if config.auth != self.issuers.auth {
+            let own_calls = Arc::clone(&self.issuers.own_calls);
+            self.issuers = issuers(config, &self.identity.reader(), own_calls)?;
+        } else if is_renewed(auth_ca.map(PathBuf::as_path)) {
+            self.issuers.auth_client.replace(authorization_server(config)?.client);
+        }
+        Opened::new(&config.stores, &before.stores, is_renewed, &self.metrics)
     }
 
     /// Reads what can be unusable, through the stores of `config`. Nothing is changed by it.

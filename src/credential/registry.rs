@@ -24,6 +24,7 @@ use crate::config::model::{Auth, Credential, CredentialKind, Origin};
 use crate::secret::SecretRef;
 use crate::store::{SecretWatch, Secrets};
 use crate::telemetry::Metrics;
+use crate::tls::SharedClient;
 
 /// For so long a single try writes what came of it.
 const LAST_WRITES_MAX: Duration = Duration::from_secs(10);
@@ -51,9 +52,9 @@ pub struct Issuers {
     pub auth: Auth,
     /// The API host.
     pub api: Origin,
-    /// For the authorization server: [`crate::tls::http_client`]'s, with its roots.
-    pub auth_client: reqwest::Client,
-    /// As above, for the API host.
+    /// For the authorization server: [`crate::tls::http_client`]'s, with its roots as they are now.
+    pub auth_client: SharedClient,
+    /// As above, for the API host, with its roots at the start.
     pub api_client: reqwest::Client,
     /// Who says when the API host may be called.
     pub own_calls: Arc<dyn OwnCalls>,
@@ -338,7 +339,8 @@ mod tests {
         let http = tls::http_client(&tls::Roots::load(Some(&ca_file)).unwrap()).unwrap();
         let api = Origin { tls: false, host: "localhost".to_owned(), port: 1 };
         let own_calls = Arc::new(crate::credential::Free);
-        let issuers = Issuers { auth, api, auth_client: http.clone(), api_client: http, own_calls };
+        let issuers =
+            Issuers { auth, api, auth_client: http.clone().into(), api_client: http, own_calls };
         let (registry, refreshers) = build(&credentials, &issuers, &secrets, &metrics, None);
         let mut tasks = JoinSet::new();
         let app = axum::Router::new().route("/t", post(issue));

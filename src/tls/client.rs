@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::client::{ResolvesClientCert, Resumption};
 
@@ -30,7 +31,30 @@ pub fn http_client(roots: &Roots) -> Result<reqwest::Client, TlsError> {
     builder(roots)?.timeout(TOTAL_TIMEOUT).build().map_err(TlsError::Client)
 }
 
-/// The client that hands deliveries to the app: as above, but each call says how long it may take.
+/// A client that may be replaced, for all who use it at once. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct SharedClient(Arc<ArcSwap<reqwest::Client>>);
+
+impl SharedClient {
+    /// The one to make the next call with.
+    #[must_use]
+    pub fn now(&self) -> Arc<reqwest::Client> {
+        self.0.load_full()
+    }
+
+    /// Calls that begin from now on are made with this one.
+    pub fn replace(&self, client: reqwest::Client) {
+        self.0.store(Arc::new(client));
+    }
+}
+
+impl From<reqwest::Client> for SharedClient {
+    fn from(client: reqwest::Client) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(client)))
+    }
+}
+
+/// The client that hands deliveries to the app: as [`http_client`], but each call says how long it may take.
 ///
 /// # Errors
 /// As [`http_client`].

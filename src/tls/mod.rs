@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use client::{
-    ANSWER_BYTES_MAX, ReadError, delivery_client, failure, http_client, http_client_with,
-    read_capped,
+    ANSWER_BYTES_MAX, ReadError, SharedClient, delivery_client, failure, http_client,
+    http_client_with, read_capped,
 };
 pub use own::{OwnCertificate, OwnCertificateError, OwnFileError};
 use rustls::RootCertStore;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{CANARY, Callers, PATIENCE, Rig};
+use crate::support::{Authority, CANARY, Callers, PATIENCE, Rig, TlsServer};
 
 const RELOADED: &str = "the configuration was reloaded";
 
@@ -105,6 +105,37 @@ async fn what_needs_a_restart_is_told_and_the_rest_is_applied() {
     );
     assert_eq!(rig.get("/v1/datasets").await.status(), 403);
     assert_eq!(rig.get("/v1/pipelines").await.status(), 200);
+    rig.finish().await;
+}
+
+/// The upstream's file is the authorization server's as well, where that names none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_file_that_was_replaced_is_read_again_and_the_upstreams_is_told_to_need_a_restart() {
+    let authority = Authority::new();
+    let builder = Rig::builder().await.log_level("info").token_life(Duration::from_secs(3));
+    let leaf = authority.issue(&["localhost"], false);
+    let server = TlsServer::start(builder.router(), &leaf, &["http/1.1"]).await;
+    let ca_file = authority.write(builder.dir());
+    let base = format!("https://localhost:{}", server.address.port());
+    let yaml = format!(
+        "upstream: {{base_url: '{base}', ca_file: '{}'}}\n\
+         auth: {{token_url: '{base}/oauth/token'}}\n",
+        ca_file.display()
+    );
+    let rig = builder.config(&yaml).start().await;
+    let is_fresh = r#"credential_state{credential="etl",state="fresh"}"#;
+    let generation = r#"credential_generation{credential="etl"}"#;
+    Authority::new().write(rig.dir());
+    rig.sidecar.signal("HUP").await;
+    rig.log("needs a restart\",\"part\":\"upstream.ca_file\"").await;
+    rig.until_series(is_fresh, |fresh| fresh == 0.0).await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200, "calls are verified as they were");
+    let before = rig.series(generation).await;
+    authority.write(rig.dir());
+    rig.sidecar.signal("HUP").await;
+    rig.until_series(is_fresh, |fresh| fresh == 1.0).await;
+    assert!(rig.series(generation).await > before, "it is the same credential");
+    assert!(rig.status(&["--json"]).await.contains(r#""needs_restart":[]"#));
     rig.finish().await;
 }
 

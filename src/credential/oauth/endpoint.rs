@@ -13,7 +13,7 @@ use super::super::schedule::{LIFE_DEFAULT, SESSION_LIFE, life};
 use super::super::{Given, MintError, Minted};
 use crate::config::model::{Auth, TokenRequest};
 use crate::secret::SecretValue;
-use crate::tls::{ANSWER_BYTES_MAX, ReadError, read_capped};
+use crate::tls::{ANSWER_BYTES_MAX, ReadError, SharedClient, read_capped};
 use crate::{clock, retry_after};
 
 /// The largest token that is taken, in bytes.
@@ -35,7 +35,7 @@ const ERROR_CODES: [&str; 6] = [
 /// Where tokens are asked for, and how a request is written.
 #[derive(Debug, Clone)]
 pub(in super::super) struct TokenEndpoint {
-    http: reqwest::Client,
+    http: SharedClient,
     url: url::Url,
     encoding: TokenRequest,
     /// In place of the client's own.
@@ -43,13 +43,14 @@ pub(in super::super) struct TokenEndpoint {
 }
 
 impl TokenEndpoint {
-    pub(in super::super) fn new(http: reqwest::Client, auth: &Auth) -> Self {
-        Self { http, url: auth.token_url.clone(), encoding: auth.token_request, timeout: None }
+    pub(in super::super) fn new(http: impl Into<SharedClient>, auth: &Auth) -> Self {
+        let (http, url) = (http.into(), auth.token_url.clone());
+        Self { http, url, encoding: auth.token_request, timeout: None }
     }
 
     /// The path of the API host that renews session tokens.
-    pub(in super::super) const fn renewing(http: reqwest::Client, url: url::Url) -> Self {
-        Self { http, url, encoding: TokenRequest::Json, timeout: None }
+    pub(in super::super) fn renewing(http: reqwest::Client, url: url::Url) -> Self {
+        Self { http: http.into(), url, encoding: TokenRequest::Json, timeout: None }
     }
 
     /// Waits longer for an answer: without one, what was sent is lost.
@@ -64,7 +65,8 @@ impl TokenEndpoint {
 
     /// Asks for the next token with the one in use.
     pub(in super::super) async fn renew(&self, token: &SecretValue) -> Result<Given, MintError> {
-        let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");
+        let request =
+            self.http.now().post(self.url.clone()).header(header::ACCEPT, "application/json");
         answer(request.bearer_auth(token.expose_str().unwrap_or_default()), SESSION_LIFE).await
     }
 
@@ -73,7 +75,8 @@ impl TokenEndpoint {
         &self,
         parameters: &BTreeMap<&str, &str>,
     ) -> Result<Given, MintError> {
-        let request = self.http.post(self.url.clone()).header(header::ACCEPT, "application/json");
+        let request =
+            self.http.now().post(self.url.clone()).header(header::ACCEPT, "application/json");
         let request = match self.encoding {
             TokenRequest::Json => request.json(parameters),
             TokenRequest::Form => request.form(parameters),
