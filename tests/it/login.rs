@@ -341,11 +341,18 @@ async fn a_browser_is_opened_where_there_is_one() {
     assert!(crate::support::comes_true(opened).await, "{:?}", process.stderr.lines());
 }
 
-const WRITER: &str = r#"path "secret/data/alice" { capabilities = ["read", "create", "update"] }"#;
+/// As the documentation gives it.
+fn writer() -> String {
+    let page = include_str!("../../docs/vault.md");
+    let line = page.lines().find(|line| line.starts_with("path \"secret/data/datapulse/alice\""));
+    line.expect("what a secret that is written needs").replace("datapulse/alice", "alice")
+}
+
 const READER: &str = r#"path "secret/data/alice" { capabilities = ["read"] }"#;
 
 async fn vault(bao: &OpenBao, policy: &str) -> Stage {
-    bao.policy(policy, if policy == "writer" { WRITER } else { READER }).await;
+    let rules = if policy == "writer" { writer() } else { READER.to_owned() };
+    bao.policy(policy, &rules).await;
     let builder = builder(&alice("vault:secret/alice#refresh_token")).await;
     std::fs::write(builder.dir().join("vault"), bao.token(policy, "1h").await).unwrap();
     let stores = format!(
