@@ -20,6 +20,7 @@ mod time;
 mod refresh_tokens;
 mod lost_answers;
 mod reloads_in_a_refresh;
+mod ends_in_a_refresh;
 mod reload;
 mod operating;
 mod page;
