@@ -11,7 +11,9 @@ use reqwest::Url;
 use serde_json::json;
 
 use crate::support::tools::free_address;
-use crate::support::{Builder, CANARY, Login, Moto, OpenBao, Process, Rig, Stage, person};
+use crate::support::{
+    Builder, CANARY, Login, Moto, OpenBao, Process, Rig, Stage, comes_true, person,
+};
 
 /// `alice`, with the refresh token at this reference.
 fn alice(token: &str) -> String {
@@ -338,7 +340,7 @@ async fn a_browser_is_opened_where_there_is_one() {
     let url = process.stdout.line(|line| line.contains("http")).await;
     let told = stage.dir.path().join("xdg-open.told");
     let opened = async || std::fs::read_to_string(&told).is_ok_and(|told| told == url.trim());
-    assert!(crate::support::comes_true(opened).await, "{:?}", process.stderr.lines());
+    assert!(comes_true(opened).await, "{:?}", process.stderr.lines());
 }
 
 /// As the documentation gives it.
@@ -428,5 +430,25 @@ async fn a_secret_in_aws_gets_a_version_and_its_other_keys_stay() {
             serde_json::from_str(found["SecretString"].as_str().unwrap()).unwrap();
         assert!(found["refresh_token"].as_str().unwrap().starts_with("dp_rt_"), "{found}");
         assert_eq!(found.get("other").is_some(), text.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_is_told_to_end_while_its_token_is_on_its_way_keeps_it_first() {
+    for signal in ["INT", "TERM"] {
+        let late = Fault::times(Scope::Token, Effect::LateAnswerMs(1500), 1);
+        let stage = builder(&alice("file:${DIR}/alice")).await.fault(late).stage();
+        let file = Path::new(&stage.config).with_file_name("alice");
+        let login = Login::start(&stage.config, "alice").await;
+        let back = person(&login.url, "approve").await;
+        let told = async {
+            assert!(comes_true(async || stage.emulator.mints("cli") == 1).await);
+            login.signal(signal).await;
+        };
+        let ((_, page), ()) = tokio::join!(get(&back), told);
+        assert!(page.contains("You are logged in"), "{page}");
+        let (code, said) = login.ended().await;
+        assert_eq!(code, Some(0), "{signal}: {said}");
+        token_in(&file);
     }
 }

@@ -7,6 +7,7 @@ mod listener;
 mod page;
 mod pasted;
 
+use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,9 +69,21 @@ pub(super) fn login(path: &Path, args: &Args) -> Result<(), Failure> {
         let signals = Signals::listen();
         let mut signals = signals
             .map_err(|error| Failure::unusable(format!("cannot listen to signals: {error}")))?;
+        let exchanging = Cell::new(false);
+        let asking = ask(&config, grant, args, &exchanging);
+        tokio::pin!(asking);
         tokio::select! {
-            done = ask(&config, grant, args) => done,
-            () = signals.next() => Err(Failure::failed("the login was given up")),
+            done = &mut asking => return done,
+            () = signals.next() => {}
+        }
+        if !exchanging.get() {
+            return Err(Failure::failed("the login was given up"));
+        }
+        // The token is on its way, and nowhere else.
+        complain("The answer has come, and is being kept first; a second signal gives it up.");
+        tokio::select! {
+            done = asking => done,
+            () = signals.next() => Err(Failure::failed("the login was given up, and its token lost")),
         }
     });
     runtime.shutdown_background();
@@ -97,7 +110,13 @@ fn grant<'c>(config: &'c Config, name: &str) -> Result<&'c RefreshToken, Failure
     }))
 }
 
-async fn ask(config: &Config, grant: &RefreshToken, args: &Args) -> Result<(), Failure> {
+/// `exchanging` says when the person's answer is there.
+async fn ask(
+    config: &Config,
+    grant: &RefreshToken,
+    args: &Args,
+    exchanging: &Cell<bool>,
+) -> Result<(), Failure> {
     let metrics = Metrics::new().map_err(|error| Failure::from_error(&error))?;
     let login = Login::prepare(config, grant, &metrics).await.map_err(|error| failure(&error))?;
     let (back, listener) = match &config.auth.redirect_uri {
@@ -120,6 +139,7 @@ async fn ask(config: &Config, grant: &RefreshToken, args: &Args) -> Result<(), F
     later_ones_are_told(arrived);
     let done = match next {
         Ok(Some(Arrived { returned, told })) => {
+            exchanging.set(true);
             let done = conclude(&login, &question, &returned).await;
             if let Some(told) = told {
                 // Whoever asked may have left.
