@@ -1,6 +1,7 @@
 //! Refresh tokens that are good once, under a paused clock: an issuer that ends everything when it
 //! sees one twice, stores that let one claim at a time, and whatever goes wrong between the two.
 
+mod claims;
 mod lost_answers;
 mod successions;
 
