@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::StoreError;
+use crate::secret::SecretRef;
+use crate::telemetry::error_chain;
 
 /// Between two tries of what a store refuses: nothing changes until somebody changes it.
 pub(super) const DENIED_WAIT: Duration = Duration::from_secs(60);
@@ -38,6 +40,28 @@ impl StoreError {
             | Self::Conflict { .. }
             | Self::NotConfigured { .. }
             | Self::OtherStore { .. } => false,
+        }
+    }
+
+    /// The same of another secret, where it is one of the store or of the way in. What was behind it is
+    /// told, and is no error of its own any more.
+    pub(super) fn of_another(&self, at: &SecretRef) -> Self {
+        let at = at.clone();
+        let told = |source: &dyn std::error::Error| error_chain(source).into();
+        match self {
+            Self::Unreachable { reason, source, .. } => {
+                Self::Unreachable { at, reason, source: told(&**source) }
+            }
+            Self::Timeout { .. } => Self::Timeout { at },
+            Self::Unavailable { reason, retry_after, .. } => {
+                Self::Unavailable { at, reason, retry_after: *retry_after }
+            }
+            Self::Denied { reason, .. } => Self::Denied { at, reason },
+            Self::LoginRefused { reason, .. } => Self::LoginRefused { at, reason },
+            Self::NoIdentity { source, .. } => Self::NoIdentity { at, source: told(&**source) },
+            Self::TooLarge { .. } => Self::TooLarge { at },
+            Self::Redirected { .. } => Self::Redirected { at },
+            _ => Self::NotAnAnswer { at },
         }
     }
 

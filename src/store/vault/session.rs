@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,6 +47,8 @@ pub(super) struct Session {
     spec: VaultStore,
     lease: watch::Sender<Option<Arc<Lease>>>,
     logging_in: tokio::sync::Mutex<Tries>,
+    /// How many logins failed: who waited for one of them shares it.
+    failed: AtomicU64,
     /// The last login that a denial caused.
     forced_at: Mutex<Option<Instant>>,
     /// Work for [`Self::keep`].
@@ -56,8 +59,8 @@ pub(super) struct Session {
 /// Logins that failed.
 #[derive(Default)]
 struct Tries {
-    /// How many there were, so that those who waited for one share it.
-    ended: u64,
+    /// Why the last one did.
+    last: Option<StoreError>,
     /// A login that was refused is not tried again before.
     barred_until: Option<Instant>,
 }
@@ -69,6 +72,7 @@ impl Session {
             spec: spec.clone(),
             lease: watch::Sender::new(None),
             logging_in: tokio::sync::Mutex::default(),
+            failed: AtomicU64::default(),
             forced_at: Mutex::default(),
             changed: Notify::new(),
             metrics: metrics.clone(),
@@ -109,9 +113,10 @@ impl Session {
         self.lease.borrow().clone().filter(|lease| lease.expires_at.is_none_or(|end| now < end))
     }
 
-    /// Logs in, unless somebody else did while we waited for our turn. `than`: only a lease newer
-    /// than this generation will do.
+    /// Logs in, unless somebody else did, or could not, while we waited for our turn. `than`: only a
+    /// lease newer than this generation will do.
     async fn log_in(&self, at: &SecretRef, than: u64) -> Result<Arc<Lease>, StoreError> {
+        let failed = self.failed.load(Ordering::SeqCst);
         let mut tries = self.logging_in.lock().await;
         if let Some(lease) = self.current().filter(|lease| lease.generation > than) {
             return Ok(lease);
@@ -120,13 +125,19 @@ impl Session {
         if tries.barred_until.is_some_and(|until| Instant::now() < until) {
             return Err(refused());
         }
+        if let Some(error) = &tries.last
+            && failed < self.failed.load(Ordering::SeqCst)
+        {
+            return Err(error.of_another(at));
+        }
         let granted = login::log_in(&self.transport, &self.spec, at).await;
-        tries.ended += 1;
         let outcome = granted.as_ref().map_or_else(StoreError::kind, |_| "ok");
         self.metrics.store_logins.with_label_values(&["vault", outcome]).inc();
         let granted = granted.inspect_err(|error| {
             let wait = error.retry_after().unwrap_or(Duration::ZERO);
             tries.barred_until = Some(Instant::now() + wait);
+            tries.last = Some(error.of_another(at));
+            self.failed.fetch_add(1, Ordering::SeqCst);
         })?;
         tries.barred_until = None;
         let before = self.lease.borrow().as_ref().map_or(0, |lease| lease.generation);

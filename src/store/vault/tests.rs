@@ -16,7 +16,7 @@ struct Fake {
     stores: Arc<Stores>,
     metrics: Metrics,
     asked: Arc<Mutex<Vec<String>>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     _tasks: JoinSet<()>,
 }
 
@@ -48,7 +48,7 @@ impl Fake {
         let stores = Arc::new(Stores::new(&metrics));
         let store = Vault::new(&spec, &metrics).unwrap();
         stores.set(Remote::Vault, Some(Arc::new(store)));
-        Self { stores, metrics, asked, _dir: dir, _tasks: tasks }
+        Self { stores, metrics, asked, dir, _tasks: tasks }
     }
 
     /// What was counted: reads with this outcome, and whether the store can be used.
@@ -198,6 +198,26 @@ async fn denials_never_make_logins_in_a_loop() {
     let asked = fake.asked.lock();
     let logins = asked.iter().filter(|path| path.ends_with("lookup-self")).count();
     assert_eq!(logins, 2, "{asked:?}");
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_login_that_fails_share_it() {
+    let fake = Fake::new((200, &[], String::new())).await;
+    std::fs::remove_file(fake.dir.path().join("token")).unwrap();
+    let read = async |field: &str| {
+        let at: SecretRef = format!("vault:secret/a#{field}").parse().unwrap();
+        let error = fake.stores.read(&at).await.unwrap_err();
+        let told = crate::telemetry::error_chain(&error);
+        assert!(told.starts_with(&at.to_string()) && told.contains("no such secret"), "{told}");
+        error.kind()
+    };
+    for tries in [1, 2] {
+        let kinds = tokio::join!(read("a"), read("b"), read("c"), read("d"));
+        let want = "no_identity";
+        assert_eq!(kinds, (want, want, want, want));
+        let logins = fake.metrics.store_logins.with_label_values(&["vault", want]).get();
+        assert_eq!(logins, tries, "one for all of them, and another one for who comes later");
+    }
 }
 
 #[tokio::test]
