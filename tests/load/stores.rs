@@ -13,7 +13,7 @@ const AWAY: Duration = Duration::from_secs(60);
 /// The longest step of the backoff, and between two tries of what was refused.
 const STEP: Duration = Duration::from_secs(60);
 /// For the look itself, the new value's trial, and a slow machine.
-const MARGIN: Duration = Duration::from_secs(5);
+const MARGIN: Duration = Duration::from_secs(30);
 
 const UP: &str = r#"store_up{store="vault"}"#;
 const POLICY: &str = r#"
