@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::support::tools::{comes_true, command, free_address, tool};
+use crate::support::tools::{client, command, free_address, tool};
 use crate::support::{Authority, Process};
 
 /// What a program said: its standard output where it succeeded, its standard error else.
@@ -103,7 +105,13 @@ impl Cluster {
             server.arg(format!("--{flag}={value}"));
         }
         self.processes.push(Process::start(server));
-        let up = async || self.kubectl(&["get", "--raw", "/readyz"]).await.is_ok();
+        // Not by kubectl, which would take from the server the time that it needs to start.
+        let root = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("PEM");
+        let (client, ready) = (client(vec![root]), format!("{}/readyz", self.url));
+        let up = async || {
+            let answer = client.get(&ready).bearer_auth("admin-token").send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        };
         assert!(comes_true(up).await, "no API server: {:?}", self.last_words());
     }
 
@@ -200,6 +208,19 @@ impl Cluster {
             Err(words(&output.stderr))
         }
     }
+}
+
+/// Asks again and again until it is so, seldom enough that who is asked gets on meanwhile; whether it
+/// ever was.
+pub(crate) async fn comes_true(ask: impl AsyncFn() -> bool) -> bool {
+    let asking = async {
+        let mut tick = interval(Duration::from_millis(500));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !ask().await {
+            tick.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(180), asking).await.is_ok()
 }
 
 fn path(path: &Path) -> &str {

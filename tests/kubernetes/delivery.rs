@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, comes_true};
 use crate::injection::{container, in_force, pod, sidecars};
-use crate::support::tools::comes_true;
 
 const INJECTOR: &str = "datapulse-sidecar-injector";
 const GATEWAY: &str = "datapulse-sidecar";

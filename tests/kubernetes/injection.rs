@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::support::tools::comes_true;
+use crate::cluster::{Cluster, comes_true};
 
 /// The cluster with the injector's chart, once its policies are in force.
 async fn with_injector(values: &str) -> Cluster {

@@ -47,11 +47,12 @@ async fn token(cluster: &Cluster, account: &str, audience: Option<&str>) -> Stri
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pods_own_token_gets_its_secret_and_no_other_token_does() {
     let (cluster, bao) = stage().await;
-    for (account, audience, wanted) in [
-        ("app", Some("vault"), 200),
-        ("stranger", Some("vault"), 503),
+    for (account, audience, wanted, startup) in [
+        // The login goes through OpenBao, the API server and etcd, and is waited for.
+        ("app", Some("vault"), 200, "60s"),
+        ("stranger", Some("vault"), 503, "2s"),
         // The token with which the app could call the API server.
-        ("app", None, 503),
+        ("app", None, 503, "2s"),
     ] {
         let builder = Rig::builder().await;
         let file = builder.dir().join("token");
@@ -60,7 +61,7 @@ async fn a_pods_own_token_gets_its_secret_and_no_other_token_does() {
             "credentials: [{{name: reader, level: read_only, \
              api_key: 'vault:secret/datapulse/billing#api_key'}}]\n\
              stores: {{vault: {{address: '{}', auth: {{method: kubernetes, role: datapulse, \
-             token_file: '{}'}}}}}}\nstartup_timeout: 2s\n",
+             token_file: '{}'}}}}}}\nstartup_timeout: {startup}\n",
             bao.url(),
             file.display(),
         ));
