@@ -217,10 +217,13 @@ mod tests {
         let mut bytes = Vec::new();
         // A reset counts as an end: what matters is what came before it.
         let read = stream.read_to_end(&mut bytes);
-        drop(tokio::time::timeout(Duration::from_secs(10), read).await.expect("it must end"));
+        drop(tokio::time::timeout(PATIENCE, read).await.expect("it must end"));
         String::from_utf8(bytes).unwrap()
     }
 
+    /// Longer than the other limits: a paused clock jumps to the next of them whenever nothing has come
+    /// over a socket yet.
+    const PATIENCE: Duration = Duration::from_secs(120);
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(50);
 

@@ -30,7 +30,8 @@ pub enum Effect {
     Reset,
     /// All is done as asked, then the connection closes without an answer.
     LoseAnswer,
-    /// All is done as asked, and the answer comes so many milliseconds later (at most a minute).
+    /// All is done as asked, and the answer comes so many milliseconds later (at most a minute), or
+    /// once faults are forgotten.
     LateAnswerMs(u64),
     /// Ten bytes of a thousand promised, then the connection closes.
     Truncate,

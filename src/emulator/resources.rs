@@ -82,7 +82,8 @@ async fn serve(control: &Control, parts: &Parts, body: Body) -> Response {
             answer(StatusCode::OK, "text/plain", Body::new(Script::reset()))
         }
         Some(Effect::LateAnswerMs(wait)) => {
-            tokio::time::sleep(Duration::from_millis(wait.min(MINUTE_MS))).await;
+            let wait = Duration::from_millis(wait.min(MINUTE_MS));
+            drop(tokio::time::timeout(wait, healed.changed()).await);
             response
         }
         _ => response,

@@ -383,7 +383,8 @@ async fn a_pod_gets_its_keys_by_pod_identity_and_without_them_only_a_503() {
     // Keys that expired are replaced at once, and what was read stays in use while none come.
     aws.answer("DescribeSecret", Canned::Refusal(400, "ExpiredTokenException"));
     rig.counted(&reads("identity_rejected")).await;
-    assert_eq!(agent.given(), 2);
+    // Once more, or with each look that was refused by now.
+    assert!(agent.given() >= 2);
     agent.set_down(true);
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
     rig.finish().await;

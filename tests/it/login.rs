@@ -10,7 +10,7 @@ use datapulse_sidecar::emulator::{Client, Effect, Fault, Scope};
 use reqwest::Url;
 use serde_json::json;
 
-use crate::support::tools::free_address;
+use crate::support::tools::{client, free_address};
 use crate::support::{
     Builder, CANARY, Login, Moto, OpenBao, Process, Rig, Stage, comes_true, person,
 };
@@ -41,7 +41,7 @@ async fn stage(config: &str) -> Stage {
 }
 
 async fn get(address: &Url) -> (u16, String) {
-    let answer = reqwest::get(address.clone()).await.unwrap();
+    let answer = client(Vec::new()).get(address.clone()).send().await.unwrap();
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'"), "{policy}");
     (answer.status().as_u16(), answer.text().await.unwrap())
@@ -142,7 +142,7 @@ async fn a_wrong_path_or_state_does_not_end_the_wait_and_whoever_denies_changes_
         let (status, page) = get(&here(&format!("/callback{query}"))).await;
         assert!(status == 400 && page.contains("not the answer"), "{query}: {status} {page}");
     }
-    let client = reqwest::Client::new();
+    let client = client(Vec::new());
     // It may be cut off before it has been sent.
     let large = here(&format!("/callback?code={}", "a".repeat(1_000_000)));
     let refused = client.get(large).send().await;
@@ -163,10 +163,12 @@ async fn a_page_that_is_loaded_again_while_the_code_is_exchanged_is_answered_at_
     let login = Login::start(&stage.config, "alice").await;
     let answer = person(&login.url, "approve").await;
     // It was exchanged, and the login does not know it yet.
-    stage.emulator.fault(Fault::times(Scope::Token, Effect::LateAnswerMs(3000), 1));
+    stage.emulator.fault(Fault::times(Scope::Token, Effect::LateAnswerMs(60_000), 1));
     let again = async {
         stage.emulator.granted("cli", 1).await;
-        get(&answer).await
+        let again = get(&answer).await;
+        stage.emulator.heal();
+        again
     };
     let (first, again) = tokio::join!(get(&answer), again);
     assert!(again.0 == 409 && again.1.contains("was answered"), "{again:?}");

@@ -121,7 +121,7 @@ async fn a_paused_credential_refuses_its_calls_until_it_is_resumed() {
 #[tokio::test]
 async fn a_call_that_waits_for_its_turn_is_not_sent_with_a_credential_that_is_paused_meanwhile() {
     let rig =
-        rig("quotas: {slow: {limit: 30/min}}\ncredentials:\n  - {name: reader, level: read_only, \
+        rig("quotas: {slow: {limit: 10/min}}\ncredentials:\n  - {name: reader, level: read_only, \
          quota: slow, api_key: 'file:${DIR}/reader'}\n")
         .await;
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);

@@ -139,6 +139,9 @@ async fn a_ca_file_that_was_replaced_is_read_again_and_the_upstreams_is_told_to_
     rig.finish().await;
 }
 
+/// Once all eight callers wait at the same time, each has a connection of its own to the upstream.
+const OPEN_FILES_GROWTH_MAX: usize = 24;
+
 /// Tokens of two seconds, a key that is replaced, reloads, and every third of those broken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_everything_changes() {
@@ -161,7 +164,10 @@ async fn no_call_fails_while_everything_changes() {
         if round == 2 {
             files = open;
         }
-        assert!(files == 0 || open <= files + 4, "{open} open files, {files} at first");
+        assert!(
+            files == 0 || open <= files + OPEN_FILES_GROWTH_MAX,
+            "{open} open files, {files} at first"
+        );
     }
     for callers in callers {
         let (made, failed) = callers.stop().await;

@@ -95,6 +95,8 @@ async fn a_token_endpoint_that_says_when_is_left_alone_until_then() {
     let before = rig.emulator.seen("/oauth/token");
     let effect = Effect::Status { code: 429, retry_after: Some("4".to_owned()) };
     rig.emulator.fault(Fault::times(Scope::Token, effect, 1));
+    // The next token is not renewed while this is looked at.
+    rig.emulator.set_token_life(Duration::from_secs(3600));
     rig.eventually("/v1/pipelines", 503).await;
     rig.eventually("/v1/pipelines", 200).await;
     assert_eq!(

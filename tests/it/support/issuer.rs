@@ -67,7 +67,8 @@ impl Issuer {
         datapulse_sidecar::tls::install_provider();
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([root]);
         let client = client.redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
-        let client = client.build().expect("a client");
+        // Node closes an idle connection after five seconds, at the same time as one is sent a request.
+        let client = client.pool_max_idle_per_host(0).build().expect("a client");
         let url = format!("https://{address}");
         let asks = Asks { url: format!("{url}/introspect"), client: client.clone(), secret };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
