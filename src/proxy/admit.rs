@@ -67,8 +67,8 @@ pub(super) async fn prepare(call: &mut Call) -> Result<(), Rejection> {
     };
     let (snapshot, deadline) = (&call.snapshot, call.deadline);
     let admit = || {
-        let quota = snapshot.shaper.quota_of(&snapshot.credentials, grant.credential);
-        snapshot.shaper.admit(quota.as_deref(), tenant, deadline).map_err(Rejection::Refused)
+        let (shaper, credentials) = (&snapshot.shaper, &snapshot.credentials);
+        shaper.enter(credentials, grant.credential, tenant, deadline).map_err(Rejection::Refused)
     };
     let (key, mut place) = (handle.key(), admit()?);
     let began = Instant::now();

@@ -43,7 +43,7 @@ impl Quota {
         }
     }
 
-    /// Others begin to draw from this quota, whose sends are not known: no bursts for a while.
+    /// Others begin to draw from this quota: no bursts for a while.
     pub(super) fn calm(&self) {
         let now = self.since(Instant::now());
         self.lock().schedule.calm(now);

@@ -1,6 +1,7 @@
 //! From what is configured, and what is known of the time before, to quotas that calls can use.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -95,6 +96,25 @@ impl<'a> Builder<'a> {
 
     fn now(&self) -> Duration {
         Instant::now().saturating_duration_since(self.began_at)
+    }
+}
+
+impl Quota {
+    /// The configuration does not have it any more: who waits leaves, and nobody is told of it.
+    pub(super) fn retire(&self) {
+        self.lock().keeper = None;
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// The schedule is written down from now on, if there is a file for it.
+    pub(super) fn keep_in(&self, file: Option<&mut StateFile>) {
+        let now = self.since(Instant::now());
+        let mut turns = self.lock();
+        let limit = turns.schedule.limit();
+        self.is_retired.store(false, Ordering::Relaxed);
+        self.metrics.quota_limit.with_label_values(&[&*self.name]).set(i64::from(limit));
+        let history = turns.schedule.history(now);
+        turns.keeper = file.and_then(|file| file.keep(&self.name, &history, now));
     }
 }
 

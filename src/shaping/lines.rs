@@ -60,6 +60,17 @@ impl Lines {
         Some(Arc::clone(&lined.line))
     }
 
+    /// A line for calls of a tenant that come from another quota: the tenant's, or else one for as long
+    /// as they hold it.
+    pub(super) fn line_for<T>(&mut self, queue: &mut FairQueue<T>, name: &Arc<str>) -> Arc<Line> {
+        if let Some(lined) = self.0.iter().find(|lined| lined.line.name == *name) {
+            return Arc::clone(&lined.line);
+        }
+        let line = Arc::new(Line { number: queue.open(1), name: Arc::clone(name) });
+        self.0.push(Lined { line: Arc::clone(&line), is_open: false, bound: None });
+        line
+    }
+
     /// A tenant's own bound.
     pub(super) fn bound(&mut self, line: usize) -> Option<&mut Schedule> {
         let lined = self.0.iter_mut().find(|lined| lined.line.number == line)?;

@@ -25,6 +25,7 @@ mod outlook;
 mod throttles;
 mod shadow;
 mod quota;
+mod moves;
 mod shadowed;
 mod answers;
 mod place;
@@ -42,7 +43,6 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::config::model;
-use crate::credential::Registry;
 use crate::os::Boot;
 use crate::telemetry::Metrics;
 use build::{Builder, length_max};
@@ -63,6 +63,8 @@ const LATE_MIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Shaper {
     quotas: BTreeMap<String, Shaped>,
+    /// Quotas of earlier configurations, which keys were counted under.
+    left: BTreeMap<String, Arc<Quota>>,
     sharing: Sharing,
     /// No call waits longer for its turn.
     wait_max: Duration,
@@ -96,6 +98,7 @@ pub struct Refusal {
 
 /// What a shaper has beside its quotas.
 struct Parts {
+    left: BTreeMap<String, Arc<Quota>>,
     sharing: Sharing,
     began_at: Instant,
     file: Arc<Mutex<Option<StateFile>>>,
@@ -114,7 +117,8 @@ impl Shaper {
         let at = &config.shaping.state_file;
         let file = is_needed.then(|| StateFile::open(at, boot, metrics)).flatten();
         let file = Arc::new(Mutex::new(file));
-        let parts = Parts { sharing: Sharing::new(config, None), began_at, file };
+        let (left, sharing) = (BTreeMap::new(), Sharing::new(config, None));
+        let parts = Parts { left, sharing, began_at, file };
         Self::build(config, parts, metrics, |builder, name, quota| builder.first(name, quota))
     }
 
@@ -123,17 +127,31 @@ impl Shaper {
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
         let (began_at, file) = (self.began_at, Arc::clone(&self.file));
-        let parts = Parts { sharing: Sharing::new(now, Some(&self.sharing)), began_at, file };
-        Self::build(now, parts, metrics, |builder, name, quota| match self.quotas.get(name) {
-            Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(&known.quota)),
-            Some(known) => builder.changed(&known.quota, quota),
+        let sharing = Sharing::new(now, Some(&self.sharing));
+        let counted = sharing.counted();
+        let is_shaped = |name: &str| now.quotas.get(name).is_some_and(|one| one.limit.is_some());
+        let known =
+            self.quotas.iter().map(|(name, shaped)| (name, &shaped.quota)).chain(&self.left);
+        let gone = known.filter(|(name, _)| !is_shaped(name));
+        let left = gone.inspect(|(_, quota)| quota.retire());
+        let left = left.filter(|(name, _)| counted.contains(name.as_str()));
+        let left = left.map(|(name, quota)| (name.clone(), Arc::clone(quota))).collect();
+        let parts = Parts { left, sharing, began_at, file };
+        Self::build(now, parts, metrics, |builder, name, quota| match self.known(name) {
+            Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(known)),
+            Some(known) => builder.changed(known, quota),
             None => builder.added(name, quota),
         })
     }
 
+    /// A quota of this configuration, or of an earlier one.
+    fn known(&self, name: &str) -> Option<&Arc<Quota>> {
+        self.quotas.get(name).map(|shaped| &shaped.quota).or_else(|| self.left.get(name))
+    }
+
     fn build(
         config: &Config,
-        Parts { sharing, began_at, file }: Parts,
+        Parts { left, sharing, began_at, file }: Parts,
         metrics: &Metrics,
         quota: impl Fn(&mut Builder<'_>, &str, &model::Quota) -> Option<Arc<Quota>>,
     ) -> Self {
@@ -149,26 +167,7 @@ impl Shaper {
         };
         let quotas = config.quotas.iter().filter_map(shaped).collect();
         drop(open);
-        Self { quotas, sharing, wait_max: config.shaping.wait_max, began_at, file }
-    }
-
-    /// The quota that calls with this credential draw from: the configured one, unless another
-    /// credential holds the same key and has a stricter one.
-    #[must_use]
-    pub fn quota_of(&self, credentials: &Registry, credential: usize) -> Option<Arc<str>> {
-        let key = |index| credentials.key(index);
-        let (quota, joined) = self.sharing.quota_of(credential, key);
-        for shaped in joined.iter().filter_map(|name| self.quotas.get(&**name)) {
-            // What was sent with the key before was counted elsewhere.
-            shaped.quota.calm();
-        }
-        quota
-    }
-
-    /// Credentials that hold the same key although the configuration gives them different quotas.
-    #[must_use]
-    pub fn shared_keys(&self, credentials: &Registry) -> Vec<SharedKey> {
-        self.sharing.shared(|index| credentials.key(index))
+        Self { quotas, left, sharing, wait_max: config.shaping.wait_max, began_at, file }
     }
 
     /// Whether a call of this tenant that arrives now would leave before its deadline: asked before
@@ -196,6 +195,7 @@ impl Shaper {
             late,
             line,
             ticket,
+            credential: None,
             arrived_at,
             wait_max,
             waited: Waited::default(),

@@ -10,21 +10,10 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::history::{History, Marks, Sent};
-pub use super::terms::Terms;
+pub use super::terms::{Start, Terms};
 
 /// What is given back of the lateness of timers. Counts towards the spread.
 pub(super) const SLACK: Duration = Duration::from_millis(10);
-
-/// What is assumed of the time before the first request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// Nothing was sent: bursts are allowed.
-    Idle,
-    /// Nobody knows: paced from the start, no bursts until a window went by.
-    Unknown,
-    /// The quota was used up, bursts included.
-    UsedUp,
-}
 
 /// One limit's schedule.
 #[derive(Debug, Clone)]
@@ -93,16 +82,26 @@ impl Pace {
     pub fn recall(&mut self, history: &History, now: Duration) {
         let Marks { clear_at, bursts_from, slow_until, .. } = history.marks;
         history.sent.iter().for_each(|sent| self.envelope.recall(*sent));
-        let is_known = history.terms == self.terms;
-        let clear_at =
-            if is_known { clear_at } else { self.repaid(Duration::ZERO, &history.sent, now) };
-        self.clear_at = self.clear_at.max(clear_at);
+        if history.terms == self.terms {
+            self.clear_at = self.clear_at.max(clear_at);
+        } else {
+            let owed = self.repaid(Duration::ZERO, &history.sent, now);
+            self.clear_at = self.clear_at.max(owed);
+        }
         self.slow_until = self.slow_until.max(slow_until);
         self.bursts_from = self.bursts_from.max(bursts_from);
         if history.terms.window < self.terms.window {
             // It does not reach back far enough.
             self.bursts_from = self.bursts_from.max(now + self.memory * 2);
         }
+    }
+
+    /// Takes into account what was sent beside, by another schedule.
+    pub fn join(&mut self, history: &History, now: Duration) {
+        self.recall(history, now);
+        // Both are owed, and not the greater of the two.
+        let sent = self.envelope.sent(now);
+        self.clear_at = self.clear_at.max(self.repaid(Duration::ZERO, &sent, now));
     }
 
     /// Goes on under stricter terms.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Refusal;
 use super::lines::Line;
+use super::moves::Seat;
 use super::queue::Ticket;
 use super::quota::Quota;
 use super::turns::Taken;
@@ -23,6 +24,8 @@ pub(super) struct Turn {
     pub(super) late: Duration,
     pub(super) line: Arc<Line>,
     pub(super) ticket: Ticket,
+    /// Whose key it is sent with, where that is known.
+    pub(super) credential: Option<Arc<str>>,
     pub(super) arrived_at: Instant,
     pub(super) wait_max: Duration,
     pub(super) waited: Waited,
@@ -82,12 +85,14 @@ impl Place {
     /// A [`Refusal`] when the turn would come after `deadline`.
     pub async fn ready(&mut self, deadline: Instant) -> Result<(), Refusal> {
         let Some(turn) = &mut self.0 else { return Ok(()) };
-        if turn.taken.is_none() {
+        while turn.taken.is_none() {
+            turn.follow();
             let deadline = deadline.min(Instant::now() + turn.wait_max);
             turn.waited.begin();
-            let taken = turn.quota.turn(&turn.line, turn.ticket, deadline).await;
+            let place = (&turn.line, turn.ticket);
+            let taken = turn.quota.turn(place, turn.credential.as_ref(), deadline).await;
             turn.waited.end();
-            turn.taken = Some(taken?);
+            turn.taken = taken?;
         }
         Ok(())
     }
@@ -142,21 +147,50 @@ impl Place {
         deadline: Instant,
     ) -> Option<(Duration, bool)> {
         let turn = self.0.as_ref()?;
-        let (charge, departed_at) = turn.sent?;
-        turn.quota.told(headers, departed_at);
-        let pause = turn.quota.throttled(charge, asked);
-        let again = turn.quota.returns_by(&turn.line, turn.ticket);
+        let (_, departed_at) = turn.sent?;
+        let Seat { quota, line, ticket, charge } = turn.seat();
+        quota.told(headers, departed_at);
+        let pause = quota.throttled(charge, asked);
+        let again = quota.returns_by(&line, ticket);
         let by = deadline.min(Instant::now() + turn.wait_max);
-        Some((pause, turn.quota.is_held() && again < by))
+        Some((pause, quota.is_held() && again < by))
     }
 
     /// The upstream answered anything else, with this head.
     pub fn answered(&self, headers: &HeaderMap) {
         if let Some(turn) = &self.0
-            && let Some((charge, departed_at)) = turn.sent
+            && let Some((_, departed_at)) = turn.sent
         {
-            turn.quota.told(headers, departed_at);
-            turn.quota.answered(charge);
+            let Seat { quota, charge, .. } = turn.seat();
+            quota.told(headers, departed_at);
+            quota.answered(charge);
+        }
+    }
+
+    /// The same, drawn from with this credential's key.
+    pub(super) fn of(mut self, credential: &Arc<str>) -> Self {
+        if let Some(turn) = &mut self.0 {
+            turn.credential = Some(Arc::clone(credential));
+        }
+        self
+    }
+}
+
+impl Turn {
+    /// Where it is by now, which may be another quota than it came to.
+    fn seat(&self) -> Seat {
+        let (quota, line) = (Arc::clone(&self.quota), Arc::clone(&self.line));
+        let charge = self.sent.map_or(0, |(charge, _)| charge);
+        let seat = Seat { quota, line, ticket: self.ticket, charge };
+        seat.heir(self.credential.as_ref()).unwrap_or(seat)
+    }
+
+    /// Goes on there.
+    fn follow(&mut self) {
+        if self.quota.is_left_by(self.credential.as_ref()) {
+            let Seat { quota, line, ticket, charge } = self.seat();
+            (self.quota, self.line, self.ticket) = (quota, line, ticket);
+            self.sent = self.sent.map(|(_, departed_at)| (charge, departed_at));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One quota as calls meet it: its turns behind one lock, which is never held over a wait. Whoever's
 //! turn it is waits for the clock; the others wait for their turn.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use super::Refusal;
 #[cfg(test)]
 use super::history::History;
 use super::lines::Line;
+use super::moves::Heir;
 use super::pace::Terms;
 use super::queue::Ticket;
 use super::report::QuotaReport;
 use super::schedule::Schedule;
 use super::shadow::Shadow;
-use super::state_file::StateFile;
 use super::throttles::ThrottleCounts;
 use super::turns::{Request, Step, Taken, Turns};
 use crate::config::model::Tenant;
@@ -29,6 +30,10 @@ pub(super) struct Quota {
     pub(super) name: Box<str>,
     pub(super) began_at: Instant,
     turns: Mutex<Turns<Arc<Notify>>>,
+    /// Credentials that drew from it and draw from another one by now. Its lock is taken after the
+    /// turns'.
+    pub(super) heirs: Mutex<Vec<Heir>>,
+    pub(super) is_retired: AtomicBool,
     /// What would become of calls, where they are not held back.
     pub(super) shadow: Mutex<Option<Shadow>>,
     /// Answers 429 of the upstream's.
@@ -44,20 +49,11 @@ impl Quota {
         schedule: Schedule,
         metrics: &Metrics,
     ) -> Self {
-        let turns = Mutex::new(Turns::new(schedule));
+        let (turns, heirs) = (Mutex::new(Turns::new(schedule)), Mutex::default());
+        let is_retired = AtomicBool::new(false);
         let (shadow, throttled, metrics) =
             (Mutex::default(), ThrottleCounts::default(), metrics.clone());
-        Self { name: name.into(), began_at, turns, shadow, throttled, metrics }
-    }
-
-    /// The schedule is written down from now on, if there is a file for it.
-    pub(super) fn keep_in(&self, file: Option<&mut StateFile>) {
-        let now = self.since(Instant::now());
-        let mut turns = self.lock();
-        let limit = turns.schedule.limit();
-        self.metrics.quota_limit.with_label_values(&[&*self.name]).set(i64::from(limit));
-        let history = turns.schedule.history(now);
-        turns.keeper = file.and_then(|file| file.keep(&self.name, &history, now));
+        Self { name: name.into(), began_at, turns, heirs, is_retired, shadow, throttled, metrics }
     }
 
     /// Other terms are in force from now on: nobody who waits loses the turn, and what was sent
@@ -104,31 +100,37 @@ impl Quota {
         self.lock().foresee(request, now)
     }
 
-    /// Waits for the call's turn. A call that is dropped meanwhile gives its place on.
+    /// Waits for the call's turn; `None`: not here any more, see [`Self::is_left_by`]. A call that is
+    /// dropped meanwhile gives its place on.
     pub(super) async fn turn(
         self: &Arc<Self>,
-        line: &Arc<Line>,
-        ticket: Ticket,
+        (line, ticket): (&Arc<Line>, Ticket),
+        credential: Option<&Arc<str>>,
         deadline: Instant,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Option<Taken>, Refusal> {
         let waiter = {
             let now = self.since(Instant::now());
             let request = Request { line, ticket, deadline: self.since(deadline) };
             let mut turns = self.lock();
+            if self.is_left_by(credential) {
+                return Ok(None);
+            }
             if let Some(taken) = turns.admit(line, now) {
-                return Ok(taken);
+                return Ok(Some(taken));
             }
             turns.foresee(request, now)?;
             let woken = Arc::new(Notify::new());
             turns.push(request, Arc::clone(&woken), now)?;
             tell_displaced(&mut turns, now);
             self.depth(&turns, line);
-            Waiter { quota: Arc::clone(self), line: Arc::clone(line), ticket, woken }
+            let (quota, line) = (Arc::clone(self), Arc::clone(line));
+            Waiter { quota, line, ticket, credential: credential.cloned(), woken }
         };
         let mut delay = Duration::ZERO;
         loop {
-            let until = match self.step(&waiter, deadline, delay) {
-                Step::Leave(taken) => return Ok(taken),
+            let Some(step) = self.step(&waiter, deadline, delay) else { return Ok(None) };
+            let until = match step {
+                Step::Leave(taken) => return Ok(Some(taken)),
                 Step::Refuse(refusal) => return Err(refusal),
                 Step::Later(at) => (self.began_at + at).min(deadline),
                 Step::Wait => deadline,
@@ -142,12 +144,15 @@ impl Quota {
         }
     }
 
-    /// `delay`: how late the clock woke it.
-    fn step(&self, waiter: &Waiter, deadline: Instant, delay: Duration) -> Step {
+    /// `None` as in [`Self::turn`]; `delay`: how late the clock woke it.
+    fn step(&self, waiter: &Waiter, deadline: Instant, delay: Duration) -> Option<Step> {
         let now = self.since(Instant::now());
         let deadline = self.since(deadline);
         let request = Request { line: &waiter.line, ticket: waiter.ticket, deadline };
         let mut turns = self.lock();
+        if self.is_left_by(waiter.credential.as_ref()) {
+            return None;
+        }
         turns.schedule.note_delay(delay, now);
         let step = turns.step(request, now);
         match step {
@@ -159,7 +164,7 @@ impl Quota {
             Step::Wait => wake_next(&mut turns, now),
             Step::Later(_) | Step::Refuse(_) => {}
         }
-        step
+        Some(step)
     }
 
     /// When a call leaves at the latest that comes back now and stood first in line.
@@ -236,6 +241,9 @@ impl Quota {
 
     /// The gauges of those who wait, after a change in this line.
     fn depth(&self, turns: &Turns<Arc<Notify>>, line: &Line) {
+        if self.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         let (all, own) = (gauge(turns.len()), gauge(turns.queue.waiting(line.number)));
         self.metrics.queue_depth.with_label_values(&[&*self.name]).set(all);
@@ -270,6 +278,7 @@ struct Waiter {
     quota: Arc<Quota>,
     line: Arc<Line>,
     ticket: Ticket,
+    credential: Option<Arc<str>>,
     woken: Arc<Notify>,
 }
 

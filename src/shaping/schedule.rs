@@ -105,6 +105,16 @@ impl Schedule {
     /// Takes into account what was sent before, under whatever terms.
     pub fn recall(&mut self, history: &History, now: Duration) {
         self.pace.recall(history, now);
+        self.recall_rest(history, now);
+    }
+
+    /// Takes into account what was sent beside, by another schedule.
+    pub fn join(&mut self, history: &History, now: Duration) {
+        self.pace.join(history, now);
+        self.recall_rest(history, now);
+    }
+
+    fn recall_rest(&mut self, history: &History, now: Duration) {
         self.pause.recall(history.marks.paused_until, now);
         if let Some(also) = &mut self.also {
             let same = history.also.is_some_and(|(_, window)| window == also.window);

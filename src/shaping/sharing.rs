@@ -14,6 +14,8 @@ use crate::credential::KeyPrint;
 
 /// So many groups that were told of are remembered.
 const TOLD_MAX: usize = 64;
+/// So many keys are remembered that no credential holds at present.
+const UNHELD_MAX: usize = 64;
 
 /// Who shares.
 #[derive(Debug)]
@@ -33,7 +35,20 @@ struct Found {
     shared: Vec<SharedKey>,
     /// The groups that were told of in the log.
     told: BTreeSet<Vec<String>>,
+    /// Where calls with each key were counted last.
+    counted: Vec<Counted>,
 }
+
+/// A key's calls are counted under a quota.
+#[derive(Debug, Clone)]
+struct Counted {
+    key: KeyPrint,
+    credential: Arc<str>,
+    quota: Arc<str>,
+}
+
+/// Whose calls, held back by the first quota until now, are the second one's from now on.
+pub(super) type Moves = BTreeMap<(Arc<str>, Arc<str>), BTreeSet<Arc<str>>>;
 
 /// Credentials that hold the same key although the configuration gives them different quotas, as
 /// `/status` shows them.
@@ -46,8 +61,8 @@ pub struct SharedKey {
 }
 
 impl Sharing {
-    /// What the configuration says, as long as nothing is known of keys; `before` is what was told of
-    /// already.
+    /// What the configuration says, as long as nothing is known of keys; `before` knows what was told of
+    /// already, and where each key's calls were counted.
     pub(super) fn new(config: &Config, before: Option<&Self>) -> Self {
         let credentials = config.credentials.iter();
         let credentials = credentials.map(|one| (Arc::clone(&one.name), one.quota.clone()));
@@ -56,41 +71,58 @@ impl Sharing {
             let rate = f64::from(limit.calls) * quota.share / limit.per.as_secs_f64();
             Some((Arc::from(name.as_str()), rate))
         };
-        let told = before.map(|before| before.lock().told.clone()).unwrap_or_default();
+        let (told, counted) = before
+            .map(Self::lock)
+            .map(|before| (before.told.clone(), before.counted.clone()))
+            .unwrap_or_default();
         Self {
             credentials: credentials.collect(),
             rates: config.quotas.iter().filter_map(rate).collect(),
-            found: Mutex::new(Found { told, ..Found::default() }),
+            found: Mutex::new(Found { told, counted, ..Found::default() }),
         }
     }
 
-    /// The quota that this credential draws from now, and those that others' sends came to because
-    /// of a key that changed.
+    /// A credential's name.
+    pub(super) fn name(&self, credential: usize) -> Option<&Arc<str>> {
+        self.credentials.get(credential).map(|(name, _)| name)
+    }
+
+    /// The quotas that calls were counted under.
+    pub(super) fn counted(&self) -> BTreeSet<Arc<str>> {
+        self.lock().counted.iter().map(|one| Arc::clone(&one.quota)).collect()
+    }
+
+    /// The quota that this credential draws from now. Nobody learns of it before `follow` has seen to
+    /// the calls that come to another quota by that.
     pub(super) fn quota_of(
         &self,
         credential: usize,
         key: impl Fn(usize) -> Option<KeyPrint>,
-    ) -> (Option<Arc<str>>, Vec<Arc<str>>) {
+        follow: impl FnOnce(&Moves),
+    ) -> Option<Arc<str>> {
         let mut found = self.lock();
-        let mut joined = Vec::new();
         if found.keys.get(credential) != Some(&key(credential)) {
-            joined = self.find(&mut found, &key);
+            follow(&self.find(&mut found, &key));
         }
-        (found.quotas.get(credential).cloned().flatten(), joined)
+        found.quotas.get(credential).cloned().flatten()
     }
 
-    /// Who shares a key although the configuration says otherwise, now.
-    pub(super) fn shared(&self, key: impl Fn(usize) -> Option<KeyPrint>) -> Vec<SharedKey> {
+    /// Who shares a key although the configuration says otherwise, now; `follow` as in
+    /// [`Self::quota_of`].
+    pub(super) fn shared(
+        &self,
+        key: impl Fn(usize) -> Option<KeyPrint>,
+        follow: impl FnOnce(&Moves),
+    ) -> Vec<SharedKey> {
         let mut found = self.lock();
         if (0..self.credentials.len()).any(|index| found.keys.get(index) != Some(&key(index))) {
-            self.find(&mut found, &key);
+            follow(&self.find(&mut found, &key));
         }
         found.shared.clone()
     }
 
-    /// Looks at all keys anew, and tells in the log what is new. Gives the quotas that credentials
-    /// draw from who did not before.
-    fn find(&self, found: &mut Found, key: &dyn Fn(usize) -> Option<KeyPrint>) -> Vec<Arc<str>> {
+    /// Looks at all keys anew, and tells in the log what is new.
+    fn find(&self, found: &mut Found, key: &dyn Fn(usize) -> Option<KeyPrint>) -> Moves {
         let keys: Vec<_> = (0..self.credentials.len()).map(key).collect();
         let (quotas, shared) = self.resolve(&keys);
         for one in &shared {
@@ -107,10 +139,14 @@ impl Sharing {
                 found.told.insert(one.credentials.clone());
             }
         }
-        let moved = quotas.iter().zip(&found.quotas).filter(|(now, before)| now != before);
-        let joined = moved.filter_map(|(now, _)| now.clone()).collect();
+        let names = self.credentials.iter().zip(&keys).zip(&quotas);
+        let counted = names.filter_map(|(((credential, _), key), quota)| {
+            let (credential, quota) = (Arc::clone(credential), Arc::clone(quota.as_ref()?));
+            Some(Counted { key: (*key)?, credential, quota })
+        });
+        let moves = count_anew(&mut found.counted, counted.collect());
         (found.keys, found.quotas, found.shared) = (keys, quotas, shared);
-        joined
+        moves
     }
 
     /// Each credential's quota, and whom the configuration separates wrongly. Pure.
@@ -152,6 +188,26 @@ impl Sharing {
     }
 }
 
+/// What is counted elsewhere from now on. Keys that nobody holds for a moment are not forgotten.
+fn count_anew(counted: &mut Vec<Counted>, now: Vec<Counted>) -> Moves {
+    let mut moves = Moves::new();
+    let mut unheld = Vec::new();
+    for before in counted.drain(..) {
+        let Some(held) = now.iter().find(|one| one.key == before.key) else {
+            unheld.push(before);
+            continue;
+        };
+        if held.quota != before.quota {
+            let way = (before.quota, Arc::clone(&held.quota));
+            moves.entry(way).or_default().insert(before.credential);
+        }
+    }
+    unheld.truncate(UNHELD_MAX);
+    *counted = now;
+    counted.extend(unheld);
+    moves
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,16 +237,17 @@ mod tests {
             |index: usize| keys.get(index).filter(|one| **one != "-").and_then(|one| key(one));
         // A key that changes matters with the first call that uses it.
         for index in 0..keys.len() {
-            let _quota = sharing.quota_of(index, key);
+            let _quota = sharing.quota_of(index, key, |_| ());
         }
         let got: Vec<_> = (0..keys.len())
             .map(|index| {
-                sharing.quota_of(index, key).0.map_or_else(String::new, |quota| quota.to_string())
+                let quota = sharing.quota_of(index, key, |_| ());
+                quota.map_or_else(String::new, |quota| quota.to_string())
             })
             .collect();
         assert_eq!(got, want, "{keys:?}");
         let told: Vec<_> =
-            sharing.shared(key).iter().map(|one| one.credentials.join(" ")).collect();
+            sharing.shared(key, |_| ()).iter().map(|one| one.credentials.join(" ")).collect();
         assert_eq!(told, shared, "{keys:?}");
     }
 
@@ -218,13 +275,45 @@ mod tests {
         check(&two, "2 2", &["slow", "slow"], &["a b"]);
     }
 
+    /// What moves as credential 0 is asked for.
+    fn moves(sharing: &Sharing, keys: &[&str]) -> Vec<String> {
+        let mut told = Vec::new();
+        let key =
+            |index: usize| keys.get(index).filter(|one| **one != "-").and_then(|one| key(one));
+        let _quota = sharing.quota_of(0, key, |moves| {
+            for ((from, to), credentials) in moves {
+                let names: Vec<_> = credentials.iter().map(|one| &**one).collect();
+                told.push(format!("{from} {to}: {}", names.join(" ")));
+            }
+        });
+        told
+    }
+
     #[test]
-    fn a_quota_that_others_come_to_is_told() {
-        let two = sharing(&[FAST, SLOW]);
-        let ask = |keys: [&str; 2]| two.quota_of(0, |index| key(keys[index])).1;
-        assert!(ask(["1", "2"]).is_empty(), "nothing was sent before");
-        assert_eq!(ask(["2", "2"]), ["slow".into()]);
-        assert!(ask(["2", "2"]).is_empty());
-        assert_eq!(ask(["1", "2"]), ["fast".into()]);
+    fn what_was_sent_with_a_key_follows_it_to_the_quota_that_it_draws_from() {
+        let three = sharing(&[FAST, SLOW, FAST]);
+        assert!(moves(&three, &["1", "2", "3"]).is_empty(), "nothing was sent before");
+        assert!(moves(&three, &["2", "2", "3"]).is_empty(), "the key is where it was");
+        assert!(moves(&three, &["4", "4", "3"]).is_empty(), "a new key");
+        assert!(moves(&three, &["1", "2", "3"]).is_empty(), "the old ones are not forgotten");
+        let shared = sharing(&[FAST, SLOW, FAST]);
+        assert!(moves(&shared, &["1", "2", "1"]).is_empty());
+        assert_eq!(moves(&shared, &["5", "1", "1"]), ["fast slow: a c"], "the slow one has it");
+    }
+
+    #[test]
+    fn a_reload_takes_along_where_each_keys_calls_were_counted() {
+        let before = sharing(&[FAST, SLOW]);
+        assert!(moves(&before, &["1", "2"]).is_empty());
+        let text = "version: 1\nlisteners: [{listen: 'localhost:1'}]\n\
+             quotas: {quick: {limit: 1000/min}, slow: {limit: 300/min}}\ncredentials:\n  \
+             - {name: z, level: admin, quota: quick, api_key: 'file:/k'}\n  \
+             - {name: b, level: admin, quota: slow, api_key: 'file:/k'}\n";
+        let config = crate::config::parse(text, "test", &|_| None).unwrap().0;
+        let after = Sharing::new(&config, Some(&before));
+        assert_eq!(after.counted().len(), 2);
+        // The key is known by itself, and not by a credential's name.
+        assert_eq!(moves(&after, &["1", "2"]), ["fast quick: a"]);
+        assert!(moves(&after, &["1", "-"]).is_empty());
     }
 }

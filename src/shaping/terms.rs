@@ -19,6 +19,17 @@ pub struct Terms {
     pub burst: Option<u32>,
 }
 
+/// What is assumed of the time before the first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was sent: bursts are allowed.
+    Idle,
+    /// Nobody knows: paced from the start, no bursts until a window went by.
+    Unknown,
+    /// The quota was used up, bursts included.
+    UsedUp,
+}
+
 impl Terms {
     /// Between two paced requests.
     #[must_use]

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use super::{Place, Refusal, Shaper};
 use crate::config::{self, Config, model};
+use crate::credential::KeyPrint;
 use crate::os::Boot;
+use crate::secret::SecretValue;
 use crate::telemetry::Metrics;
 
 const fn s(seconds: u64) -> Duration {
@@ -958,4 +960,92 @@ async fn a_wait_is_what_was_spent_in_the_queue_alone() {
     assert_eq!(place.depart(deadline).await.unwrap().waited, Duration::ZERO);
     let third = place.depart(deadline).await.unwrap().waited;
     assert!(third > Duration::from_millis(900) && third < s(2), "{third:?}");
+}
+
+/// A configuration whose quotas are given whole, and the credential's one.
+fn config_of(quotas: &str, quota: &str) -> Config {
+    let text = format!(
+        "version: 1\nlisteners: [{{listen: 'localhost:1', tenant: t0}}]\n\
+         quotas: {{{quotas}}}\n\
+         credentials: [{{name: a, level: admin, quota: {quota}, api_key: 'file:/k'}}]\n\
+         tenants: [{{name: t0, credentials: [a]}}]\n"
+    );
+    config::parse(&text, "test", &|_| None).unwrap().0
+}
+
+/// A call with the credential's key: when it left.
+async fn keyed(shaper: Arc<Shaper>) -> Result<Instant, Refusal> {
+    let deadline = Instant::now() + s(30);
+    let key = |_| KeyPrint::new("", &SecretValue::new(b"k".to_vec()));
+    let mut place = shaper.enter_with(key, (0, 0), deadline)?;
+    place.ready(deadline).await?;
+    let permit = place.depart(deadline).await?;
+    place.answered(&HeaderMap::new());
+    Ok(permit.departed_at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_moves_to_another_quota_takes_along_what_it_sent_and_who_waits() {
+    let starter = "starter: {limit: 100/min}";
+    for (quotas, limit) in [
+        ("plan: {limit: 100/min}", 100),
+        ("starter: {limit: 100/min}, plan: {limit: 100/min}", 100),
+        ("starter: {limit: 100/min}, plan: {limit: 200/min}", 200),
+        ("starter: {limit: 100/min}, plan: {limit: 50/min}", 100),
+    ] {
+        let metrics = Metrics::new().unwrap();
+        // The other quota is there before, or it comes with the reload.
+        let there = if quotas.starts_with("plan") { starter } else { quotas };
+        let before = config_of(there, "starter");
+        let first = Arc::new(Shaper::begin(&before, &metrics, None));
+        tokio::time::advance(s(200)).await;
+        let mut calls = JoinSet::new();
+        for _ in 0..300 {
+            calls.spawn(keyed(Arc::clone(&first)));
+            tokio::time::advance(Duration::from_millis(200)).await;
+        }
+        settle().await;
+        let waiting = first.quotas.get("starter").unwrap().quota.report().waiting;
+        assert!(waiting[0].calls > 30, "{waiting:?}");
+        let after = config_of(quotas, "plan");
+        let second = Arc::new(first.renewed(&before, &after, &metrics));
+        for _ in 0..600 {
+            calls.spawn(keyed(Arc::clone(&second)));
+            tokio::time::advance(Duration::from_millis(200)).await;
+        }
+        let left = calls.join_all().await;
+        let mut left: Vec<_> = left.into_iter().filter_map(Result::ok).collect();
+        left.sort_unstable();
+        let most = (0..left.len()).map(|at| {
+            left.iter().filter(|one| (left[at]..=left[at] + s(60)).contains(one)).count()
+        });
+        let most = most.max().unwrap();
+        assert!((limit * 9 / 10..=limit).contains(&most), "{most} in a minute: {quotas}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_gone_writes_into_no_place_of_another_ones() {
+    let (machine, metrics) = (Machine::new(), Metrics::new().unwrap());
+    let before = machine.config(STARTER);
+    let first = Arc::new(Shaper::begin(&before, &metrics, Some(machine.boot)));
+    Machine::burst(&first).await;
+    let mut waiting = JoinSet::new();
+    waiting.spawn(call(Arc::clone(&first), 0));
+    settle().await;
+    let rename = |config: Config| {
+        let quotas = config.quotas.into_values().map(|quota| ("other".to_owned(), quota)).collect();
+        Config { quotas, ..config }
+    };
+    let after = rename(machine.config(STARTER));
+    let second = first.renewed(&before, &after, &metrics);
+    Shaper::forget_gauges(&before, &after, &metrics);
+    waiting.join_next().await.unwrap().unwrap().unwrap();
+    let gauges = metrics.render().unwrap();
+    assert!(!gauges.contains("queue_depth{"), "{gauges}");
+    drop((first, second));
+    let third = Shaper::begin(&rename(machine.config(STARTER)), &metrics, Some(machine.boot));
+    let marks = third.quotas.get("other").unwrap().quota.history().marks;
+    let now = Instant::now() - machine.boot.at;
+    assert!(marks.clear_at < now + s(2), "it is not taken to be used up: {marks:?} at {now:?}");
 }

@@ -93,6 +93,20 @@ impl<W> Turns<W> {
         self.lines.arrange(&mut self.queue, tenants, now)
     }
 
+    /// See [`Lines::line_for`].
+    pub(super) fn line_for(&mut self, name: &Arc<str>) -> Arc<Line> {
+        self.lines.line_for(&mut self.queue, name)
+    }
+
+    /// So many tickets for requests from elsewhere, and one charge for all that left there: gives the
+    /// ticket before theirs, and the charge.
+    pub(super) const fn reserve(&mut self, tickets: Ticket) -> (Ticket, u64) {
+        let after = self.next_ticket;
+        self.next_ticket += tickets;
+        self.schedule.charges += 1;
+        (after, self.schedule.charges)
+    }
+
     /// When a request arrived, against others.
     pub(super) const fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;

@@ -1,0 +1,175 @@
+//! A key that draws from another quota from now on, because the configuration or the key of a
+//! credential changed: what was sent with it counts there, and its calls that wait go on there.
+//!
+//! Two quotas' turns are locked at once here alone, and only while the state file's lock is held.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+
+use tokio::time::Instant;
+
+use super::lines::Line;
+use super::place::Place;
+use super::queue::Ticket;
+use super::quota::Quota;
+use super::sharing::{Moves, SharedKey};
+use super::{Refusal, Shaped, Shaper};
+use crate::credential::{KeyPrint, Registry};
+
+/// Where calls of a credential go on that came here.
+#[derive(Debug)]
+pub(super) struct Heir {
+    credential: Arc<str>,
+    quota: Weak<Quota>,
+    /// Their tickets there follow this one, in their order.
+    after: Ticket,
+    /// How many tickets are theirs.
+    tickets: Ticket,
+    /// What is known there of their charges: they are before any of its own from then on.
+    charge: u64,
+}
+
+/// A call's place as it is now.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    pub(super) quota: Arc<Quota>,
+    pub(super) line: Arc<Line>,
+    pub(super) ticket: Ticket,
+    /// The charge of the last attempt that left; 0: none did.
+    pub(super) charge: u64,
+}
+
+impl Seat {
+    /// Where a call with this credential goes on; `None`: where it is.
+    pub(super) fn heir(&self, credential: Option<&Arc<str>>) -> Option<Self> {
+        let mut heir = self.next(credential?)?;
+        while let Some(next) = heir.next(credential?) {
+            heir = next;
+        }
+        Some(heir)
+    }
+
+    fn next(&self, credential: &str) -> Option<Self> {
+        let (quota, ticket, charge) = {
+            let heirs = self.quota.heirs();
+            let heir = heirs.iter().find(|heir| *heir.credential == *credential)?;
+            let ticket = (self.ticket <= heir.tickets).then_some(heir.after + self.ticket);
+            (heir.quota.upgrade()?, ticket, heir.charge)
+        };
+        let mut turns = quota.lock();
+        let line = turns.line_for(&self.line.name);
+        let ticket = ticket.unwrap_or_else(|| turns.ticket());
+        drop(turns);
+        let charge = if self.charge == 0 { 0 } else { charge };
+        Some(Self { quota, line, ticket, charge })
+    }
+}
+
+impl Quota {
+    /// Calls with these credentials draw from `heir` from now on.
+    pub(super) fn hand_over(&self, credentials: &BTreeSet<Arc<str>>, heir: &Arc<Self>) {
+        // What came back is there.
+        heir.heirs().retain(|one| !credentials.contains(&one.credential));
+        let now = self.since(Instant::now());
+        let mut turns = self.lock();
+        let history = turns.schedule.history(now);
+        let tickets = turns.ticket();
+        {
+            let mut theirs = heir.lock();
+            theirs.schedule.join(&history, now);
+            // Calls of our own are short, and leave by the schedule that they wait for.
+            let own_waiting = u32::try_from(turns.own_waiting).unwrap_or(u32::MAX);
+            theirs.schedule.add(own_waiting, now);
+            let (after, charge) = theirs.reserve(tickets);
+            let mut heirs = self.heirs();
+            heirs.retain(|one| {
+                !credentials.contains(&one.credential) && one.quota.strong_count() > 0
+            });
+            heirs.extend(credentials.iter().map(|credential| {
+                let (credential, quota) = (Arc::clone(credential), Arc::downgrade(heir));
+                Heir { credential, quota, after, tickets, charge }
+            }));
+        }
+        // Some of theirs may still be on its way.
+        heir.calm();
+        heir.in_shadow(|shadow, now| shadow.schedule().join(&history, now));
+        turns.everybody().for_each(|woken| woken.notify_one());
+    }
+
+    /// Whether calls with this credential draw from another quota by now. Asked under the turns' lock,
+    /// there is no permit for them here from then on.
+    pub(super) fn is_left_by(&self, credential: Option<&Arc<str>>) -> bool {
+        let Some(credential) = credential else { return false };
+        let is_theirs = |one: &Heir| one.credential == *credential && one.quota.strong_count() > 0;
+        self.heirs().iter().any(is_theirs)
+    }
+
+    fn heirs(&self) -> MutexGuard<'_, Vec<Heir>> {
+        // No code under the lock panics; if it did, the names would still be names.
+        self.heirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shaper {
+    /// The quota that calls with this credential draw from: the configured one, unless another
+    /// credential holds the same key and has a stricter one.
+    #[must_use]
+    pub fn quota_of(&self, credentials: &Registry, credential: usize) -> Option<Arc<str>> {
+        self.drawn_by(credential, |index| credentials.key(index))
+    }
+
+    fn drawn_by(
+        &self,
+        credential: usize,
+        key: impl Fn(usize) -> Option<KeyPrint>,
+    ) -> Option<Arc<str>> {
+        self.sharing.quota_of(credential, key, |moves| self.follow(moves))
+    }
+
+    /// What was sent counts where its keys draw from now, and who waits goes on there.
+    fn follow(&self, moves: &Moves) {
+        if moves.is_empty() {
+            return;
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((from, to), credentials) in moves {
+            if let Some(from) = self.known(from)
+                && let Some(Shaped { quota: to, .. }) = self.quotas.get(&**to)
+            {
+                from.hand_over(credentials, to);
+                to.keep_in(file.as_mut());
+            }
+        }
+    }
+
+    /// Credentials that hold the same key although the configuration gives them different quotas.
+    #[must_use]
+    pub fn shared_keys(&self, credentials: &Registry) -> Vec<SharedKey> {
+        self.sharing.shared(|index| credentials.key(index), |moves| self.follow(moves))
+    }
+
+    /// The place of a call of this tenant's that is sent with this credential: see [`Self::admit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn enter(
+        &self,
+        credentials: &Registry,
+        credential: usize,
+        tenant: usize,
+        deadline: Instant,
+    ) -> Result<Place, Refusal> {
+        self.enter_with(|index| credentials.key(index), (credential, tenant), deadline)
+    }
+
+    pub(super) fn enter_with(
+        &self,
+        key: impl Fn(usize) -> Option<KeyPrint>,
+        (credential, tenant): (usize, usize),
+        deadline: Instant,
+    ) -> Result<Place, Refusal> {
+        let quota = self.drawn_by(credential, key);
+        let place = self.admit(quota.as_deref(), tenant, deadline)?;
+        Ok(self.sharing.name(credential).map_or_else(|| Place(None), |name| place.of(name)))
+    }
+}
