@@ -32,11 +32,12 @@ async fn goes_on(stage: &Stage) {
 #[tokio::test]
 async fn a_check_that_is_told_to_end_writes_the_token_that_is_on_its_way() {
     for signal in ["INT", "TERM"] {
-        let (stage, file, first) = stage(Effect::LateAnswerMs(1500)).await;
+        let (stage, file, first) = stage(Effect::LateAnswerMs(60_000)).await;
         let mut check = check(&stage);
         stage.emulator.refreshed("cli", 1).await;
         assert_eq!(content(&file), first, "its answer is on its way");
         check.signal(signal).await;
+        stage.emulator.heal();
         assert_eq!(check.ended().await.code(), Some(0), "{:?}", check.stderr.lines());
         assert_ne!(content(&file), first, "{signal}");
         goes_on(&stage).await;
@@ -55,7 +56,7 @@ async fn a_check_whose_answer_is_lost_leaves_the_mark() {
 #[tokio::test]
 async fn exec_that_is_told_to_end_before_its_program_begins_writes_the_token_that_is_on_its_way() {
     // Required: the program waits for it.
-    let (stage, file, first) = stage(Effect::LateAnswerMs(1500)).await;
+    let (stage, file, first) = stage(Effect::LateAnswerMs(5000)).await;
     let text = std::fs::read_to_string(&stage.config).unwrap();
     std::fs::write(&stage.config, text.replace("\"required\":false", "\"required\":true")).unwrap();
     let mut exec = Process::sidecar(&["exec", "--config", &stage.config, "--", "true"]);
@@ -74,7 +75,7 @@ async fn exec_whose_program_ends_in_a_refresh_writes_the_token_that_is_on_its_wa
     let config = stage.config.as_str();
     let mut exec = Process::sidecar(&["exec", "--config", config, "--", "bash", "-c", &waits]);
     stage.emulator.refreshed("cli", 1).await;
-    stage.emulator.fault(Fault::times(Scope::Token, Effect::LateAnswerMs(1500), 1));
+    stage.emulator.fault(Fault::times(Scope::Token, Effect::LateAnswerMs(5000), 1));
     let taken = stage.emulator.refreshes("cli");
     stage.emulator.refreshed("cli", taken + 1).await;
     let before = content(&file);

@@ -438,7 +438,7 @@ async fn a_secret_in_aws_gets_a_version_and_its_other_keys_stay() {
 #[tokio::test]
 async fn a_login_that_is_told_to_end_while_its_token_is_on_its_way_keeps_it_first() {
     for signal in ["INT", "TERM"] {
-        let late = Fault::times(Scope::Token, Effect::LateAnswerMs(1500), 1);
+        let late = Fault::times(Scope::Token, Effect::LateAnswerMs(60_000), 1);
         let stage = builder(&alice("file:${DIR}/alice")).await.fault(late).stage();
         let file = Path::new(&stage.config).with_file_name("alice");
         let login = Login::start(&stage.config, "alice").await;
@@ -446,6 +446,7 @@ async fn a_login_that_is_told_to_end_while_its_token_is_on_its_way_keeps_it_firs
         let told = async {
             assert!(comes_true(async || stage.emulator.mints("cli") == 1).await);
             login.signal(signal).await;
+            stage.emulator.heal();
         };
         let ((_, page), ()) = tokio::join!(get(&back), told);
         assert!(page.contains("You are logged in"), "{page}");

@@ -357,7 +357,8 @@ async fn a_version_with_a_time_to_end_is_like_any_other_until_then() {
     assert_eq!(rig.series(&reads("deleted")).await, 0.0);
     let missing = r##"secret_missing{secret="vault:secret/datapulse/billing#api_key"}"##;
     assert_eq!(rig.series(missing).await, 0.0);
-    ends_after("2s").await;
+    // Long enough to be read before.
+    ends_after("6s").await;
     is_used_again(&rig, &bao, "second").await;
     is_counted(&rig, "deleted", true).await;
     assert_eq!(rig.series(missing).await, 1.0);
