@@ -15,42 +15,72 @@ const LIMIT: u32 = 1000;
 const MINUTES: u32 = 3;
 /// Calls that wait at any time.
 const WORKERS: usize = 50;
+/// As it is without a word in the configuration, and what a machine is given that stood still.
+const SPREAD: Duration = Duration::from_millis(250);
+const WIDE_SPREAD: Duration = Duration::from_millis(1500);
 
 /// What one limiter saw.
 struct Seen {
     kind: Kind,
     accepted: u64,
     throttled: u64,
+    /// Attempts of every kind.
+    attempts: u64,
     took: Duration,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_saturated_minutes_trip_none_of_four_limiters_and_use_the_quota() {
-    let (mut runs, stalled) = (JoinSet::new(), Stalled::watch());
-    for kind in [Kind::FixedWindow, Kind::SlidingLog, Kind::SlidingCounter, Kind::TokenBucket] {
-        runs.spawn(saturate(kind));
+impl Seen {
+    /// Of the quota, in percent.
+    fn used(&self) -> f64 {
+        let quota = f64::from(LIMIT) * self.took.as_secs_f64() / 60.0;
+        100.0 * self.accepted as f64 / quota
     }
-    let seen = runs.join_all().await;
-    let longest = stalled.longest_ms.load(Ordering::Relaxed);
-    println!("this process stood still for {longest} ms, at most");
-    for seen in seen {
-        let quota = f64::from(LIMIT) * seen.took.as_secs_f64() / 60.0;
-        let used = 100.0 * seen.accepted as f64 / quota;
-        println!(
-            "{:?}: {} accepted in {:.0} s, {used:.2} % of the quota, 429s: {}",
-            seen.kind,
-            seen.accepted,
-            seen.took.as_secs_f64(),
-            seen.throttled
-        );
-        assert_eq!(seen.throttled, 0, "{:?}; it stood still for {longest} ms", seen.kind);
-        // 97.5 with this spread; what the machine stands still for is not used.
-        assert!(used > 90.0, "{:?}: {used:.2} %; it stood still for {longest} ms", seen.kind);
+
+    /// No 429, a permit for each attempt, and the quota used.
+    fn holds(&self, least_used: f64) -> bool {
+        self.throttled == 0 && self.attempts == self.accepted && self.used() > least_used
     }
 }
 
-/// How long this process, and so the limiters, did not run: what they see meanwhile comes together,
-/// which the quotas' `spread` has to cover.
+/// A limiter that does not run for longer than the spread counts in one moment what was sent in
+/// several. Where that happened, and only there, a wider spread has to keep the promise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_saturated_minutes_trip_none_of_four_limiters_and_use_the_quota() {
+    let (seen, longest) = all_limiters(SPREAD).await;
+    if seen.iter().all(|seen| seen.holds(98.0)) {
+        return;
+    }
+    assert!(longest >= SPREAD / 4, "the machine never stood still: the promise is broken");
+    println!("that is too long for the default spread: once more, with {WIDE_SPREAD:?}");
+    let (seen, _longest) = all_limiters(WIDE_SPREAD).await;
+    // 97.5 at most with this spread; what the machine stands still for is not used.
+    assert!(seen.iter().all(|seen| seen.holds(90.0)), "see above");
+}
+
+/// All four at once, and the longest time that this process stood still.
+async fn all_limiters(spread: Duration) -> (Vec<Seen>, Duration) {
+    let (mut runs, stalled) = (JoinSet::new(), Stalled::watch());
+    for kind in [Kind::FixedWindow, Kind::SlidingLog, Kind::SlidingCounter, Kind::TokenBucket] {
+        runs.spawn(saturate(kind, spread));
+    }
+    let all = runs.join_all().await;
+    for seen in &all {
+        println!(
+            "{:?}: {} accepted in {:.0} s, {:.2} % of the quota, 429s: {}, attempts: {}",
+            seen.kind,
+            seen.accepted,
+            seen.took.as_secs_f64(),
+            seen.used(),
+            seen.throttled,
+            seen.attempts
+        );
+    }
+    let longest = Duration::from_millis(stalled.longest_ms.load(Ordering::Relaxed));
+    println!("this process stood still for {longest:?}, at most");
+    (all, longest)
+}
+
+/// How long this process, and so the limiters, did not run.
 struct Stalled {
     longest_ms: Arc<AtomicU64>,
     _watching: JoinSet<()>,
@@ -58,24 +88,29 @@ struct Stalled {
 
 impl Stalled {
     fn watch() -> Self {
-        let longest_ms = Arc::new(AtomicU64::new(0));
-        let (longest, mut watching) = (Arc::clone(&longest_ms), JoinSet::new());
-        watching.spawn(async move {
-            let (mut tick, mut last) = (interval(Duration::from_millis(10)), Instant::now());
-            loop {
-                tick.tick().await;
-                let gap = u64::try_from(last.elapsed().as_millis()).expect("not so long");
-                longest.fetch_max(gap, Ordering::Relaxed);
-                last = Instant::now();
-            }
-        });
+        let (longest_ms, mut watching) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+        // More than there are threads: one may stand still alone.
+        for _ in 0..4 {
+            watching.spawn(Self::look(Arc::clone(&longest_ms)));
+        }
         Self { longest_ms, _watching: watching }
+    }
+
+    async fn look(longest_ms: Arc<AtomicU64>) {
+        let (mut tick, mut last) = (interval(Duration::from_millis(10)), Instant::now());
+        loop {
+            tick.tick().await;
+            let gap = u64::try_from(last.elapsed().as_millis()).expect("not so long");
+            longest_ms.fetch_max(gap, Ordering::Relaxed);
+            last = Instant::now();
+        }
     }
 }
 
-async fn saturate(kind: Kind) -> Seen {
+async fn saturate(kind: Kind, spread: Duration) -> Seen {
+    let spread = spread.as_millis();
     let yaml = format!(
-        "quotas: {{business: {{limit: {LIMIT}/min, spread: 1500ms}}}}\n\
+        "quotas: {{business: {{limit: {LIMIT}/min, spread: {spread}ms}}}}\n\
          shaping: {{max_wait: 60s, state_file: none}}\nupstream: {{request_timeout: 60s}}\n\
          credentials:\n  - {{name: reader, level: read_only, quota: business, \
          api_key: \"file:${{DIR}}/reader\"}}\n"
@@ -90,8 +125,7 @@ async fn saturate(kind: Kind) -> Seen {
         let (client, url) = (rig.client.clone(), rig.url("/v1/datasets"));
         workers.spawn(async move {
             while began.elapsed() < length {
-                let answer = client.get(&url).send().await.expect("an answer");
-                assert_eq!(answer.status(), 200);
+                drop(client.get(&url).send().await.expect("an answer"));
             }
         });
     }
@@ -101,9 +135,9 @@ async fn saturate(kind: Kind) -> Seen {
         kind,
         accepted: rig.emulator.statuses(200),
         throttled: rig.emulator.statuses(429),
+        attempts: rig.emulator.api_requests(),
         took,
     };
-    assert_eq!(rig.emulator.api_requests(), seen.accepted, "{kind:?}: a permit for each attempt");
     rig.finish().await;
     seen
 }
