@@ -93,9 +93,9 @@ async fn calls_again_and_again() -> bool {
     true
 }
 
-/// A call that takes so long, on its way.
-async fn slow_call(rig: &Rig, takes: Duration) -> JoinSet<reqwest::Result<reqwest::Response>> {
-    let slow = Effect::LatencyMs(u64::try_from(takes.as_millis()).unwrap());
+/// A call on its way, until faults are forgotten.
+async fn slow_call(rig: &Rig) -> JoinSet<reqwest::Result<reqwest::Response>> {
+    let slow = Effect::LatencyMs(u64::try_from(HOUR.as_millis()).unwrap());
     rig.emulator.fault(Fault::times(Scope::Api, slow, 1));
     let mut calls = JoinSet::new();
     calls.spawn(rig.client.get(rig.url("/v1/datasets")).send());
@@ -115,15 +115,19 @@ fn another_reader(rig: &Rig) -> String {
 #[tokio::test]
 async fn a_configuration_that_changes_during_the_drain_costs_no_call() {
     let mut rig = Rig::builder().await.config("drain: {max: 60s}\n").start().await;
-    let mut slow = slow_call(&rig, Duration::from_secs(9)).await;
+    let mut slow = slow_call(&rig).await;
     rig.sidecar.signal("TERM").await;
     rig.log("draining").await;
     let changed = another_reader(&rig);
     rig.reconfigure(&changed);
     rig.sidecar.signal("HUP").await;
-    while slow.try_join_next().is_none() {
+    // Longer than a reload waits for a new credential.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(7) {
         assert_eq!(rig.get("/v1/datasets").await.status(), 200);
     }
+    rig.emulator.heal();
+    assert_eq!(slow.join_next().await.unwrap().unwrap().unwrap().status(), 200);
     assert_eq!(rig.sidecar.ended().await.code(), Some(0));
     assert_eq!(rig.emulator.used("second"), 0, "nothing is changed any more");
 }
@@ -144,7 +148,7 @@ async fn a_reload_that_the_drain_finds_under_way_comes_to_its_end() {
         ))
         .start()
         .await;
-    let mut slow = slow_call(&rig, HOUR).await;
+    let mut slow = slow_call(&rig).await;
     relay.set(Way::Slow(Duration::from_secs(1))).await;
     let changed = another_reader(&rig);
     rig.reconfigure(&format!("admin: {{token: 'aws:prod/admin'}}\n{changed}"));
@@ -312,10 +316,7 @@ async fn audited(rig: &Rig, id: &str) -> Value {
 
 #[tokio::test]
 async fn the_audit_line_tells_what_was_sent_and_not_what_was_meant_to_be() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = listener.local_addr().unwrap();
-    drop(listener);
-    let rig = Rig::builder().await.upstream(nobody).start().await;
+    let rig = Rig::builder().await.upstream(tools::free_address()).start().await;
     let call = rig.client.get(rig.url("/v1/datasets")).header("x-request-id", "unsent");
     assert_eq!(call.send().await.unwrap().status(), 502);
     let line = audited(&rig, "unsent").await;
@@ -381,10 +382,11 @@ async fn the_sidecars_own_answers_close_their_connection_during_the_drain() {
         denied.headers()["connection"].to_str().unwrap().to_owned()
     };
     assert_eq!(denied().await, "keep-alive");
-    let mut slow = slow_call(&rig, Duration::from_secs(3)).await;
+    let mut slow = slow_call(&rig).await;
     rig.sidecar.signal("TERM").await;
     rig.log("draining").await;
     assert_eq!(denied().await, "close");
+    rig.emulator.heal();
     assert_eq!(slow.join_next().await.unwrap().unwrap().unwrap().status(), 200);
     assert_eq!(rig.sidecar.ended().await.code(), Some(0));
 }
