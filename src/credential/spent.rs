@@ -5,36 +5,53 @@ use std::collections::VecDeque;
 
 use crate::secret::SecretValue;
 
-/// So many are remembered, the last ones: a store that lags behind holds none that is older.
+/// So many of each kind are remembered, the last ones: a store that lags behind holds none that is older.
 const KEPT: usize = 8;
 
 /// The last secrets that were sent to be used up.
 #[derive(Debug, Default)]
-pub(super) struct Spent(VecDeque<SecretValue>);
+pub(super) struct Spent {
+    used: VecDeque<SecretValue>,
+    /// Not used up: the issuer does not take them, as they were sent.
+    refused: VecDeque<SecretValue>,
+}
 
 impl Spent {
     /// Before it is sent.
     pub(super) fn mark(&mut self, secret: &SecretValue) {
-        self.unmark(secret);
-        if self.0.len() == KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(secret.clone());
+        put(&mut self.used, secret);
     }
 
     /// The issuer certainly did not use it up.
     pub(super) fn unmark(&mut self, secret: &SecretValue) {
-        self.0.retain(|spent| spent != secret);
+        self.used.retain(|spent| spent != secret);
     }
 
-    /// Those of another list, too.
+    /// The issuer does not take it, and sending it in the same way again is of no use.
+    pub(super) fn refuse(&mut self, secret: &SecretValue) {
+        self.unmark(secret);
+        put(&mut self.refused, secret);
+    }
+
+    /// Those of another list that may be used up, too. One that was refused may be taken where another
+    /// client sends it, or to another issuer.
     pub(super) fn extend(&mut self, others: &Self) {
-        others.0.iter().for_each(|other| self.mark(other));
+        others.used.iter().for_each(|other| self.mark(other));
     }
 
+    /// Whether it is not to be sent.
     pub(super) fn has(&self, secret: &SecretValue) -> bool {
-        self.0.contains(secret)
+        self.used.contains(secret) || self.refused.contains(secret)
     }
+}
+
+/// As the last one.
+fn put(list: &mut VecDeque<SecretValue>, secret: &SecretValue) {
+    list.retain(|one| one != secret);
+    if list.len() == KEPT {
+        list.pop_front();
+    }
+    list.push_back(secret.clone());
 }
 
 #[cfg(test)]
@@ -53,5 +70,17 @@ mod tests {
         assert!(!spent.has(&secret(19 - KEPT)));
         spent.unmark(&secret(19));
         assert!(!spent.has(&secret(19)) && spent.has(&secret(18)));
+    }
+
+    #[test]
+    fn one_that_was_refused_is_not_sent_again_and_is_not_handed_on() {
+        let [refused, used] = ["a", "b"].map(|text| SecretValue::new(text.into()));
+        let (mut first, mut next) = (Spent::default(), Spent::default());
+        first.mark(&refused);
+        first.mark(&used);
+        first.refuse(&refused);
+        next.extend(&first);
+        assert!(first.has(&refused) && first.has(&used));
+        assert!(!next.has(&refused) && next.has(&used));
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn with_alice(builder: Builder, token: &str) -> Builder {
     with_client(builder, "client_id: cli", token)
 }
 
-fn with_client(builder: Builder, client: &str, token: &str) -> Builder {
+pub(crate) fn with_client(builder: Builder, client: &str, token: &str) -> Builder {
     builder.log_level("info").unready().config_in_dir(&format!(
         "credentials: [{{name: alice, level: read_only, required: false, \
          refresh_token: {{{client}, token: '{token}', scopes: ['analytics:read']}}}}]\n"

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::refresh_tokens::{DATA, LIFE, in_vault, open_bao};
+use crate::refresh_tokens::{DATA, LIFE, in_vault, login_is_required, open_bao, with_client};
 use crate::support::{Callers, Gate, Hold, Rig};
 
 const UNPERSISTED: &str = r#"datapulse_sidecar_credential_unpersisted{credential="alice"}"#;
@@ -46,5 +46,28 @@ async fn a_changed_credential_goes_on_with_a_token_that_could_not_be_written_yet
     let fields = bao.get("secret/data/alice").await["data"].clone();
     assert_eq!(fields["other"], json!({"a": [1, null]}), "other fields stay");
     assert_eq!((rig.emulator.reuses("cli"), rig.emulator.families_revoked("cli")), (0, 0));
+    rig.finish().await;
+}
+
+/// The issuer refuses a token that comes from another client, and does not use it up.
+#[tokio::test]
+async fn a_client_that_a_reload_corrects_needs_no_login() {
+    let builder = Rig::builder().await;
+    std::fs::write(builder.dir().join("alice"), builder.grant("cli")).unwrap();
+    let builder = with_client(
+        builder,
+        "client_id: etl, client_secret: 'file:${DIR}/etl'",
+        "file:${DIR}/alice",
+    );
+    let mut rig = builder.start().await;
+    login_is_required(&rig).await;
+    assert_eq!(rig.emulator.refreshes("cli"), 0);
+    rig.reconfigure(&format!(
+        "credentials: [{{name: alice, level: read_only, required: false, refresh_token: \
+         {{client_id: cli, token: 'file:{}', scopes: ['analytics:read']}}}}]\n",
+        rig.dir().join("alice").display()
+    ));
+    rig.eventually(DATA, 200).await;
+    assert_eq!((rig.emulator.refreshes("cli"), rig.emulator.families_revoked("cli")), (1, 0));
     rig.finish().await;
 }

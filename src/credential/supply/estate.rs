@@ -33,7 +33,8 @@ impl Supply {
     pub(in super::super) fn inherit(&mut self, estate: Estate) {
         let Estate { spent, accepted, no_login, write_back } = estate;
         self.spent.extend(&spent);
-        self.no_login = no_login.or(self.no_login);
+        // What was refused may be taken by now: a reload may mend the client or the issuer.
+        self.no_login = no_login.filter(|why| *why != NoLogin::Refused).or(self.no_login);
         if write_back.lacks_the_one_in_use() {
             self.accepted = accepted;
         }

@@ -155,6 +155,7 @@ impl Supply {
         if why == NoLogin::Lost {
             self.write_back.mark(&self.stored, claim, &secret).await;
         } else {
+            self.spent.refuse(&secret);
             if claim.is_none() {
                 // It was on its way into the store, and is of no use there any more.
                 self.write_back.give_up();

@@ -91,3 +91,26 @@ async fn a_mark_that_was_not_written_yet_and_what_was_sent_are_handed_on() {
     until(|| store.text().as_deref() == Some("datapulse-sidecar-answer-lost:r1")).await;
     assert_eq!((issuer.sent("r1"), issuer.revocations()), (1, 0));
 }
+
+/// A reload that mends the client or the issuer: with those, it may be taken.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_is_sent_once_by_the_next_one_and_one_that_is_used_up_by_nobody() {
+    let (issuer, store) = (Strict::new(true, None), Versioned::new(Some("r0")));
+    let keepers = Keepers::default();
+    issuer.goes_wrong(Mishap::Revoked);
+    let (first, _tasks) = next(&store, &issuer, &keepers);
+    until(|| first.report().state == "login_required").await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(issuer.sent("r0"), 0, "the one whose client it is not does not try again");
+    let (second, _others) = next(&store, &issuer, &keepers);
+    until(|| second.report().state == "fresh").await;
+    assert_eq!(issuer.sent("r0"), 1);
+    // Once more, and with a store that goes back: what came of `r0` is not forgotten.
+    issuer.goes_wrong(Mishap::Revoked);
+    until(|| second.report().state == "login_required").await;
+    store.put("r0");
+    let (third, _more) = next(&store, &issuer, &keepers);
+    until(|| third.report().state == "login_required").await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!((issuer.sent("r0"), issuer.revocations()), (1, 0));
+}
