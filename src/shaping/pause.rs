@@ -19,7 +19,7 @@ pub struct Pause {
     probe: Probe,
     /// The last charge before the pause.
     last_before: u64,
-    /// Throttles in a row that did not say how long.
+    /// Throttles in a row that did not say how long, or not at all.
     untold: u32,
 }
 
@@ -59,15 +59,17 @@ impl Pause {
         let Throttle { number, newest, asked, least } = throttle;
         // Those that were under way together are one throttle.
         let is_late = !self.is_new(number);
+        let doublings = self.untold.min(16);
+        let doubled = least.saturating_mul(1 << doublings).min(UNTOLD_MAX.max(least));
         let wait = match asked {
-            Some(asked) => asked + MARGIN,
             None if is_late => return self.until,
-            None => {
-                let doublings = self.untold.min(16);
-                least.saturating_mul(1 << doublings).min(UNTOLD_MAX.max(least))
-            }
+            None => doubled,
+            // A wait that is over, and it refuses all the same: nobody knows for how long.
+            Some(Duration::ZERO) if !is_late => doubled.max(MARGIN),
+            Some(asked) => asked + MARGIN,
         };
-        self.untold = if asked.is_some() { 0 } else { self.untold.saturating_add(1) };
+        let is_told = asked.is_some_and(|asked| !asked.is_zero());
+        self.untold = if is_told { 0 } else { self.untold.saturating_add(u32::from(!is_late)) };
         let until = now + wait;
         if until > self.until {
             (self.until, self.probe, self.last_before) = (until, Probe::Due, newest);
@@ -257,6 +259,22 @@ mod tests {
         assert!(pause.answered(number));
         let next = throttle(number + 1, number + 1, None);
         assert_eq!(pause.throttled(now, next) - now, s(1), "a success starts over");
+    }
+
+    #[test]
+    fn a_refusal_that_asks_for_no_wait_at_all_again_and_again_is_one_of_unknown_length() {
+        let mut pause = Pause::default();
+        let (mut now, mut waits) = (s(0), Vec::new());
+        for number in 2..8 {
+            let until = pause.throttled(now, throttle(number, number, Some(0)));
+            let again = pause.throttled(now, throttle(number - 1, number, Some(0)));
+            assert_eq!(again, until, "one throttle, two answers");
+            waits.push((until - now).as_secs());
+            now = until;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32]);
+        assert_eq!(pause.throttled(now, throttle(9, 9, Some(5))) - now, s(6));
+        assert_eq!(pause.throttled(now + s(6), throttle(10, 10, Some(0))) - now, s(7));
     }
 
     #[test]
