@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::heed::Throttled;
 use super::learn::Lesson;
-use super::quota::{Quota, wake_next};
+use super::quota::Quota;
 use super::report::Learnt;
 use super::told;
 
@@ -21,7 +21,7 @@ impl Quota {
         self.throttled.add(cause);
         turns.keep(now);
         // Those who cannot wait that long are told now.
-        turns.everybody().for_each(|woken| woken.notify_one());
+        self.wake_everybody(&turns);
         let share = turns.schedule.share();
         drop(turns);
         self.metrics.upstream_throttled.with_label_values(&[&*self.name, cause.as_str()]).inc();
@@ -39,7 +39,7 @@ impl Quota {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
         if turns.schedule.answered(charge, now) {
-            wake_next(&mut turns, now);
+            self.wake_next(&mut turns, now);
         }
     }
 
@@ -83,7 +83,7 @@ impl Quota {
         let mut turns = self.lock();
         turns.schedule.forget(now);
         turns.keep(now);
-        wake_next(&mut turns, now);
+        self.wake_next(&mut turns, now);
         drop(turns);
         self.in_shadow(|shadow, now| shadow.schedule().forget(now));
     }

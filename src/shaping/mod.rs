@@ -25,6 +25,7 @@ mod outlook;
 mod throttles;
 mod shadow;
 mod quota;
+mod wake;
 mod moves;
 mod shadowed;
 mod answers;

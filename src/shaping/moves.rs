@@ -93,7 +93,7 @@ impl Quota {
         // Some of theirs may still be on its way.
         heir.calm();
         heir.in_shadow(|shadow, now| shadow.schedule().join(&history, now));
-        turns.everybody().for_each(|woken| woken.notify_one());
+        self.wake_everybody(&turns);
     }
 
     /// Whether calls with this credential draw from another quota by now. Asked under the turns' lock,

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::quota::{Quota, wake_next};
+use super::quota::Quota;
 use super::schedule::Charge;
 use super::turns::OwnStep;
 use super::{Refusal, Shaper};
@@ -91,12 +91,17 @@ impl Quota {
     async fn own_turn(&self, deadline: Instant) -> Result<Charge, Refusal> {
         let _ahead = Ahead::new(self);
         loop {
+            // From before the question: what changes after it wakes this one.
+            let woken = self.own_woken.notified();
             let now = Instant::now();
             let asked = self.lock().own_step(self.since(now), self.since(deadline));
             match asked {
                 OwnStep::Leave(charge) => return Ok(charge),
                 OwnStep::Refuse(refusal) => return Err(refusal),
-                OwnStep::Later(at) => tokio::time::sleep_until(self.began_at + at).await,
+                // Whether woken or not: the next step says what it means.
+                OwnStep::Later(at) => {
+                    let _elapsed = timeout_at(self.began_at + at, woken).await;
+                }
             }
         }
     }
@@ -107,7 +112,7 @@ impl Quota {
         let mut turns = self.lock();
         turns.own_waiting = turns.own_waiting.saturating_add_signed(more);
         if turns.own_waiting == 0 {
-            wake_next(&mut turns, now);
+            self.wake_next(&mut turns, now);
         }
     }
 
@@ -116,7 +121,7 @@ impl Quota {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
         turns.schedule.give_back(charge);
-        wake_next(&mut turns, now);
+        self.wake_next(&mut turns, now);
     }
 
     /// A call of our own has arrived by now, if ever.

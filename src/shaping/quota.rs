@@ -34,6 +34,8 @@ pub(super) struct Quota {
     /// turns'.
     pub(super) heirs: Mutex<Vec<Heir>>,
     pub(super) is_retired: AtomicBool,
+    /// Calls of the sidecar's own, which are ahead of those in the turns.
+    pub(super) own_woken: Notify,
     /// What would become of calls, where they are not held back.
     pub(super) shadow: Mutex<Option<Shadow>>,
     /// Answers 429 of the upstream's.
@@ -53,7 +55,18 @@ impl Quota {
         let is_retired = AtomicBool::new(false);
         let (shadow, throttled, metrics) =
             (Mutex::default(), ThrottleCounts::default(), metrics.clone());
-        Self { name: name.into(), began_at, turns, heirs, is_retired, shadow, throttled, metrics }
+        let own_woken = Notify::new();
+        Self {
+            name: name.into(),
+            began_at,
+            turns,
+            own_woken,
+            heirs,
+            is_retired,
+            shadow,
+            throttled,
+            metrics,
+        }
     }
 
     /// Other terms are in force from now on: nobody who waits loses the turn, and what was sent
@@ -64,7 +77,7 @@ impl Quota {
         turns.schedule.change(terms, also, others, now);
         self.in_shadow(|shadow, now| shadow.schedule().change(terms, also, others, now));
         // Some have to wait for longer now, and some perhaps for too long.
-        turns.everybody().for_each(|woken| woken.notify_one());
+        self.wake_everybody(&turns);
     }
 
     /// What was sent, and where the clocks stand.
@@ -121,7 +134,7 @@ impl Quota {
             turns.foresee(request, now)?;
             let woken = Arc::new(Notify::new());
             turns.push(request, Arc::clone(&woken), now)?;
-            tell_displaced(&mut turns, now);
+            Self::tell_displaced(&mut turns, now);
             self.depth(&turns, line);
             let (quota, line) = (Arc::clone(self), Arc::clone(line));
             Waiter { quota, line, ticket, credential: credential.cloned(), woken }
@@ -157,11 +170,11 @@ impl Quota {
         let step = turns.step(request, now);
         match step {
             Step::Leave(_) => {
-                wake_next(&mut turns, now);
+                self.wake_next(&mut turns, now);
                 self.depth(&turns, &waiter.line);
             }
             // Whose bound has room by now comes before this one.
-            Step::Wait => wake_next(&mut turns, now),
+            Step::Wait => self.wake_next(&mut turns, now),
             Step::Later(_) | Step::Refuse(_) => {}
         }
         Some(step)
@@ -184,9 +197,10 @@ impl Quota {
 
     /// The call does not leave: the next may.
     pub(super) fn give_back(&self, taken: Taken) {
+        let now = self.since(Instant::now());
         let mut turns = self.lock();
         turns.give_back(taken);
-        wake_next(&mut turns, self.since(Instant::now()));
+        self.wake_next(&mut turns, now);
     }
 
     /// When a charge was made.
@@ -260,19 +274,6 @@ impl Quota {
     }
 }
 
-pub(super) fn wake_next(turns: &mut Turns<Arc<Notify>>, now: Duration) {
-    if let Some(woken) = turns.whose_turn(now) {
-        woken.notify_one();
-    }
-}
-
-/// Others came before somebody who is too late for that: it is told now, and not at its deadline.
-fn tell_displaced(turns: &mut Turns<Arc<Notify>>, now: Duration) {
-    if let Some(woken) = turns.displaced(now) {
-        woken.notify_one();
-    }
-}
-
 /// A call in the queue; dropping it gives its place on.
 struct Waiter {
     quota: Arc<Quota>,
@@ -287,8 +288,8 @@ impl Drop for Waiter {
         let now = self.quota.since(Instant::now());
         let mut turns = self.quota.lock();
         if turns.remove(&self.line, self.ticket) {
-            wake_next(&mut turns, now);
-            tell_displaced(&mut turns, now);
+            self.quota.wake_next(&mut turns, now);
+            Quota::tell_displaced(&mut turns, now);
             self.quota.depth(&turns, &self.line);
         }
     }

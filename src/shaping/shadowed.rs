@@ -28,7 +28,7 @@ impl Quota {
         let shadow = shadow.get_or_insert_with(|| Shadow::new(turns.schedule.clone(), now));
         shadow.arrange(tenants, length_max, now);
         turns.schedule.keep(false);
-        turns.everybody().for_each(|woken| woken.notify_one());
+        self.wake_everybody(&turns);
     }
 
     /// Whether calls are held back.

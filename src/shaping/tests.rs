@@ -515,6 +515,44 @@ async fn what_a_429_taught_is_shown_with_the_line_that_would_keep_it_until_it_is
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_of_our_own_goes_on_as_soon_as_it_may_whatever_it_was_told_before() {
+    let metrics = Metrics::new().unwrap();
+    let before = config("limit: 600/min", &[""], "");
+    let wider = config("limit: 6000/min", &[""], "");
+    for change in 0..3 {
+        let shaper = Arc::new(Shaper::begin(&before, &metrics, None));
+        let deadline = Instant::now() + s(90);
+        // The probe's answer is awaited; or a pause is not over; or the debt is not repaid.
+        let (asked, probed) = [(1, true), (60, false), (0, false)][change];
+        if change < 2 {
+            departed(&shaper).await.throttled(Some(s(asked)), &HeaderMap::new(), deadline);
+        } else {
+            tokio::time::advance(s(61)).await;
+            for _ in 0..120 {
+                call(Arc::clone(&shaper), 0).await.unwrap();
+            }
+            shaper.quotas.get("q").unwrap().quota.calm();
+        }
+        let probe = if probed { Some(departed(&shaper).await) } else { None };
+        let mut own = JoinSet::new();
+        let same = Arc::clone(&shaper);
+        own.spawn(async move { same.own_call(Some("q"), deadline).await.unwrap().unwrap() });
+        settle().await;
+        tokio::time::advance(Duration::from_millis(50)).await;
+        assert!(own.try_join_next().is_none(), "it waits: {change}");
+        let began = Instant::now();
+        match (change, probe) {
+            (0, Some(probe)) => probe.answered(&HeaderMap::new()),
+            (1, _) => assert!(shaper.forget("q")),
+            _ => drop(shaper.renewed(&before, &wider, &metrics)),
+        }
+        own.join_next().await.unwrap().unwrap().answered();
+        // 120 of ten milliseconds each are owed after the change.
+        assert!(began.elapsed() < s(2), "{change}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_of_our_own_goes_before_everybody_and_counts() {
     let shaper = shaper();
     let _first = departed(&shaper).await;
