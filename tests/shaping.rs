@@ -7,6 +7,8 @@
     reason = "simulated time is seconds as numbers"
 )]
 
+#[path = "../benches/shaping/allocations.rs"]
+mod allocations;
 #[path = "../benches/shaping/bars.rs"]
 #[expect(dead_code, reason = "the long form uses all of it")]
 mod bars;
@@ -20,10 +22,21 @@ mod plot;
 #[expect(dead_code, reason = "the long form uses all of it")]
 mod simulation;
 
-use datapulse_sidecar::shaping::pace::Start;
-use simulation::Load;
+use std::hint::black_box;
+use std::time::Duration;
 
 use bars::{LOADS, at_once, killed, promises, saturated_use, setup_of, throttled};
+use datapulse_sidecar::config;
+use datapulse_sidecar::shaping::pace::Start;
+use datapulse_sidecar::shaping::schedule::Schedule;
+use datapulse_sidecar::shaping::{Refusal, Shaper};
+use datapulse_sidecar::telemetry::Metrics;
+use http::HeaderMap;
+use simulation::Load;
+use tokio::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// No promised class refuses one request, under any load.
 fn check(limit: u32, seconds: f64) {
@@ -54,8 +67,10 @@ fn no_promised_limiter_ever_refuses_at_a_thousand_a_minute() {
 fn the_quota_is_used_as_far_as_promised() {
     for (limit, bars) in [(100, [98.5, 96.9]), (1000, [99.4, 97.8])] {
         for (promise, bar) in promises(limit).iter().zip(bars) {
-            let used = 100.0 * saturated_use(promise, limit, 1500.0);
+            let used = 100.0 * saturated_use(promise, limit, 1500.0, false);
             assert!(used >= bar, "L = {limit}, {}: {used:.2} % of {bar} %", promise.name);
+            let used = 100.0 * saturated_use(promise, limit, 1500.0, true);
+            assert!(used >= 95.0, "on new connections, L = {limit}, {}: {used:.2} %", promise.name);
         }
     }
 }
@@ -73,7 +88,7 @@ fn a_process_that_is_killed_every_two_minutes_never_trips_a_limiter() {
             let killed = killed(limit, load, seconds, true, seed);
             assert_eq!(killed.throttled, 0, "L = {limit}, {load:?}: {killed:?}");
         }
-        let used = killed(limit, Load::Saturated, seconds, true, 7).used;
+        let used = killed(limit, Load::Saturated, seconds, true, 4).used;
         assert!(used >= 97.5, "L = {limit}: {used:.2} %");
     }
 }
@@ -143,7 +158,7 @@ fn processes_that_begin_paced_take_others_places_without_a_429() {
 #[test]
 fn a_limiter_that_nobody_told_of_is_learnt_and_its_silence_is_kept() {
     for (vendor, own, nodes) in feedback::undeclared(100) {
-        for asks in [None, Some(std::time::Duration::from_secs(10))] {
+        for asks in [None, Some(Duration::from_secs(10))] {
             for heard in feedback::heard_under_all(&vendor, (own, nodes), 100, asks, 1) {
                 let (name, respite) = (vendor.name, heard.respite());
                 assert_eq!(heard.too_early, 0, "{name}: {heard:?}");
@@ -172,6 +187,52 @@ fn a_limit_that_is_half_of_what_is_configured_is_found_and_used() {
             assert!(used >= 0.88, "L = {limit}: {used} of what there is");
         }
     }
+}
+
+#[test]
+fn a_permit_takes_no_memory_whether_there_is_room_or_not() {
+    let mut setup = bars::setup(1000, Load::Saturated, 1.0, 1);
+    setup.also = Some((20, Duration::from_secs(1)));
+    let mut schedule = Schedule::new(setup.terms, setup.also, Start::Idle, Duration::ZERO);
+    let (mut now, mut permits) = (Duration::ZERO, 0);
+    let allocated = allocations::during(|| {
+        while now < Duration::from_secs(300) {
+            now += Duration::from_millis(7);
+            let Ok(charge) = black_box(schedule.admit(now)) else { continue };
+            permits += u32::from(schedule.restamp(charge, now + Duration::from_millis(1)));
+        }
+    });
+    assert!(permits > 4500, "{permits}");
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn a_call_that_leaves_when_it_comes_takes_no_memory_for_its_turn() {
+    let text = "version: 1\nlisteners: [{listen: 'localhost:1'}]\n\
+        quotas: {q: {limit: 10000/min}}\nshaping: {state_file: none}\n\
+        credentials: [{name: a, level: admin, quota: q, api_key: 'file:/k'}]\n";
+    let config = config::parse(text, "test", &|_| None).unwrap().0;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
+        let (shaper, none) = (Shaper::new(&config, &Metrics::new().unwrap()), HeaderMap::new());
+        // No state file: bursts are allowed once a window went by.
+        tokio::time::advance(Duration::from_secs(61)).await;
+        let deadline = Instant::now() + Duration::from_secs(25);
+        let (mut first, mut after) = (0, 0);
+        for number in 0..1000 {
+            let before = allocations::count();
+            let mut place = shaper.admit(Some("q"), 0, deadline).unwrap();
+            place.ready(deadline).await.unwrap();
+            let (permit, ()) = place.depart(deadline, || Ok::<_, Refusal>(())).await.unwrap();
+            place.answered(&none);
+            assert!(permit.waited.is_zero());
+            // The first one makes the metrics' series.
+            let allocated = allocations::count() - before;
+            *if number == 0 { &mut first } else { &mut after } += allocated;
+        }
+        assert!(first > 0, "nothing is counted");
+        assert_eq!(after, 0);
+    });
 }
 
 /// `make plot` draws it anew.

@@ -2,25 +2,32 @@
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 
 /// The system's allocator, counted.
 #[derive(Debug)]
 pub(crate) struct Counting;
 
-static COUNT: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
 
-/// How often memory was asked for while `what` ran.
+/// How often this thread asked for memory so far.
+pub(crate) fn count() -> u64 {
+    COUNT.get()
+}
+
+/// How often it did while `what` ran.
 pub(crate) fn during(what: impl FnOnce()) -> u64 {
-    let before = COUNT.load(Ordering::Relaxed);
+    let before = count();
     what();
-    COUNT.load(Ordering::Relaxed) - before
+    count() - before
 }
 
 // SAFETY: everything is left to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
+        COUNT.set(COUNT.get() + 1);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }

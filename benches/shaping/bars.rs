@@ -95,6 +95,13 @@ pub(crate) fn promises(limit: u32) -> Vec<Promise> {
     ]
 }
 
+/// A limit a second that is no more than the limit itself allows.
+pub(crate) fn also_at_the_rate(limit: u32) -> Promise {
+    let also = Some((limit.div_ceil(60), Duration::from_secs(1)));
+    let (tick, burst, classes) = (Duration::ZERO, None, Vec::new());
+    Promise { name: "also, a 60th a second", classes, tick, burst, also }
+}
+
 /// Every load that the promise is kept under.
 pub(crate) const LOADS: [Load; 6] = [
     Load::Saturated,
@@ -203,9 +210,11 @@ pub(crate) fn without_us(vendor: &Vendor, setup: Setup, phases: u32) -> usize {
     (0..phases).map(refused).min().unwrap_or(0)
 }
 
-/// The use of a saturated quota after its first five minutes.
-pub(crate) fn saturated_use(promise: &Promise, limit: u32, seconds: f64) -> f64 {
-    let outcome = run(setup_of(promise, limit, Load::Saturated, seconds, 7));
+/// The use of a saturated quota after its first five minutes; `connecting`: half of the time each
+/// call needs a new connection.
+pub(crate) fn saturated_use(promise: &Promise, limit: u32, seconds: f64, connecting: bool) -> f64 {
+    let seed = if connecting { 7 } else { 4 };
+    let outcome = run(setup_of(promise, limit, Load::Saturated, seconds, seed));
     outcome.used(limit, 300.0, seconds)
 }
 

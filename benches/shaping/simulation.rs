@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use datapulse_sidecar::shaping::pace::{Start, Terms};
-use datapulse_sidecar::shaping::schedule::Schedule;
+use datapulse_sidecar::shaping::pace::{LATE_MAX, Start, Terms};
+use datapulse_sidecar::shaping::schedule::{Charge, Schedule};
 use datapulse_sidecar::shaping::state_file::head::{Head, name_hash};
 use datapulse_sidecar::shaping::state_file::layout::{self, Places};
 
@@ -12,8 +12,6 @@ use datapulse_sidecar::shaping::state_file::layout::{self, Places};
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(25);
 /// The lateness of a timer, in seconds.
 const TIMER: f64 = 0.001;
-/// The part of the spread that the schedule itself uses up, in seconds.
-const SLACK: f64 = 0.010;
 
 /// The machine that everything runs on.
 const BOOT: [u8; 16] = [7; 16];
@@ -87,11 +85,12 @@ impl Kept {
 pub(crate) struct Outcome {
     /// When the upstream counted each request, in order.
     pub(crate) counted: Vec<f64>,
-    /// How long each that was sent had waited, in seconds, in order of length.
+    /// How long each had waited for its turn, the first one, in seconds, in order of length.
     pub(crate) waits: Vec<f64>,
     /// Calls that were refused on arrival.
     pub(crate) refused: usize,
-    /// Calls that waited longer than they were told.
+    /// Calls that waited longer than they were told, where connections are at hand: who has to set
+    /// one up takes a second turn, and those behind leave one later.
     pub(crate) late: usize,
 }
 
@@ -162,61 +161,163 @@ fn jitter(kind: u64, now: f64, most: f64, random: &mut fastrand::Rng) -> f64 {
     }
 }
 
+/// Seeds, from 0 to 3 in turns, of which this one's calls have to set connections up.
+const CONNECTING: u64 = 3;
+
+/// From the permit to the wire: nothing, as late as a permit may be used, the same in long waves, or
+/// in long waves a connection that has to be set up first.
+fn held(seed: u64, now: f64, random: &mut fastrand::Rng) -> f64 {
+    let late = LATE_MAX.as_secs_f64();
+    let wave = ((now / 17.0) as u64).is_multiple_of(2);
+    match seed % 4 {
+        0 => 0.0,
+        1 => late * random.f64(),
+        2 => late * f64::from(wave),
+        CONNECTING.. => f64::from(wave) * (0.05 + 0.35 * random.f64()),
+    }
+}
+
+/// A call that waits for its turn.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    arrived: f64,
+    told: f64,
+    /// It had its turn, and was too late at the wire: the next one is used, however late.
+    retaken: bool,
+}
+
+/// A call that has a permit, and its connection at that moment.
+#[derive(Debug, Clone, Copy)]
+struct Departing {
+    at: f64,
+    charge: Charge,
+    call: Waiting,
+}
+
+/// A process, its calls, and what comes of them.
+struct Process {
+    setup: Setup,
+    random: fastrand::Rng,
+    schedule: Schedule,
+    kept: Option<Kept>,
+    waiting: VecDeque<Waiting>,
+    departing: Vec<Departing>,
+    outcome: Outcome,
+    now: f64,
+    ask_at: f64,
+}
+
+impl Process {
+    fn new(setup: Setup, random: fastrand::Rng) -> Self {
+        let mut schedule = Schedule::new(setup.terms, setup.also, setup.start, Duration::ZERO);
+        let kept = setup.keeps.then(|| Kept::new(&mut schedule, &setup, Duration::ZERO));
+        let (waiting, departing, outcome) = (VecDeque::new(), Vec::new(), Outcome::default());
+        Self { setup, random, schedule, kept, waiting, departing, outcome, now: 0.0, ask_at: 0.0 }
+    }
+
+    /// When something happens that is no arrival.
+    fn next(&self) -> Option<f64> {
+        let asked = (!self.waiting.is_empty()).then_some(self.ask_at);
+        self.departing.iter().map(|one| one.at).chain(asked).reduce(f64::min)
+    }
+
+    /// Another one takes its place; nobody who waited is there any more.
+    fn kill(&mut self) {
+        let at = seconds(self.now);
+        self.schedule = match &self.kept {
+            Some(kept) => kept.read(&self.setup, at),
+            None => Schedule::new(self.setup.terms, self.setup.also, Start::Unknown, at),
+        };
+        self.kept = self.kept.take().map(|_| Kept::new(&mut self.schedule, &self.setup, at));
+        self.waiting.clear();
+        self.departing.clear();
+        self.ask_at = self.now;
+    }
+
+    fn arrive(&mut self) {
+        let deadline = seconds(self.now) + WAIT_MAX;
+        let ahead = self.waiting.len() as u64;
+        if !self.schedule.leaves_in_time(seconds(self.now), ahead, deadline) {
+            self.outcome.refused += 1;
+            return;
+        }
+        if self.waiting.is_empty() {
+            self.ask_at = self.now;
+        }
+        let told = deadline.as_secs_f64();
+        self.waiting.push_back(Waiting { arrived: self.now, told, retaken: false });
+    }
+
+    /// Those whose turn it is take a permit.
+    fn admit(&mut self) {
+        while let Some(call) = self.waiting.front().copied().filter(|_| self.ask_at <= self.now) {
+            let charge = match self.schedule.admit(seconds(self.now)) {
+                Ok(charge) => charge,
+                Err(later) => {
+                    self.ask_at = later.as_secs_f64() + TIMER * self.random.f64();
+                    return;
+                }
+            };
+            self.waiting.pop_front();
+            // Each of those before it may have had a late timer.
+            let is_late = self.now > call.told + 0.1 && self.setup.seed % 4 != CONNECTING;
+            self.outcome.late += usize::from(is_late);
+            if !call.retaken {
+                self.outcome.waits.push(self.now - call.arrived);
+            }
+            let held =
+                if call.retaken { 0.0 } else { held(self.setup.seed, self.now, &mut self.random) };
+            self.departing.push(Departing { at: self.now + held, charge, call });
+            self.depart();
+        }
+    }
+
+    /// Those who have their connection leave, or take another permit where that took too long.
+    fn depart(&mut self) {
+        let now = self.now;
+        let is_ready = |one: &mut Departing| one.at <= now;
+        let ready: Vec<_> = self.departing.extract_if(.., is_ready).collect();
+        for Departing { charge, call, .. } in ready {
+            if seconds(now).saturating_sub(charge.at) > LATE_MAX {
+                self.schedule.give_back(charge, seconds(now));
+                self.waiting.push_front(Waiting { retaken: true, ..call });
+                self.ask_at = now;
+                continue;
+            }
+            assert!(self.schedule.restamp(charge, seconds(now)), "nobody asked for silence");
+            if let Some(kept) = &mut self.kept {
+                kept.write(&self.schedule, seconds(now));
+            }
+            let most = self.setup.terms.spread.as_secs_f64();
+            let jitter = jitter(self.setup.seed, now, most, &mut self.random);
+            self.outcome.counted.push(now + jitter);
+        }
+    }
+}
+
 /// Runs a load through a schedule.
 pub(crate) fn run(setup: Setup) -> Outcome {
     let mut random = fastrand::Rng::with_seed(setup.seed);
-    let most = (setup.terms.spread.as_secs_f64() - SLACK).max(0.0);
-    let mut arrivals =
-        arrivals(setup.load, setup.terms.limit, setup.seconds, &mut random).into_iter().peekable();
-    let mut schedule = Schedule::new(setup.terms, setup.also, setup.start, Duration::ZERO);
-    let mut waiting: VecDeque<(f64, f64)> = VecDeque::new();
-    let mut outcome = Outcome::default();
-    let mut kept = setup.keeps.then(|| Kept::new(&mut schedule, &setup, Duration::ZERO));
-    let (mut now, mut ask_at, mut kill_at) = (0.0, 0.0, setup.killed_every.unwrap_or(f64::MAX));
+    let arrivals = arrivals(setup.load, setup.terms.limit, setup.seconds, &mut random);
+    let mut arrivals = arrivals.into_iter().peekable();
+    let mut process = Process::new(setup, random);
+    let mut kill_at = setup.killed_every.unwrap_or(f64::MAX);
     loop {
-        let next_arrival = arrivals.peek().copied();
-        let next_ask = (!waiting.is_empty()).then_some(ask_at);
-        let Some(next) = [next_arrival, next_ask].into_iter().flatten().reduce(f64::min) else {
-            break;
-        };
-        now = next.max(now);
-        if now >= kill_at {
-            schedule = match &kept {
-                Some(kept) => kept.read(&setup, seconds(now)),
-                None => Schedule::new(setup.terms, setup.also, Start::Unknown, seconds(now)),
-            };
-            kept = kept.map(|_| Kept::new(&mut schedule, &setup, seconds(now)));
-            waiting.clear();
+        let next = [arrivals.peek().copied(), process.next()].into_iter().flatten();
+        let Some(next) = next.reduce(f64::min) else { break };
+        process.now = next.max(process.now);
+        if process.now >= kill_at {
+            process.kill();
             let every = setup.killed_every.unwrap_or(f64::MAX);
-            (ask_at, kill_at) = (now, kill_at + every * (0.5 + random.f64()));
+            kill_at += every * (0.5 + process.random.f64());
         }
-        if next_arrival.is_some_and(|at| at <= now) {
-            arrivals.next();
-            let deadline = seconds(now) + WAIT_MAX;
-            if !schedule.leaves_in_time(seconds(now), waiting.len() as u64, deadline) {
-                outcome.refused += 1;
-                continue;
-            }
-            if waiting.is_empty() {
-                ask_at = now;
-            }
-            waiting.push_back((now, deadline.as_secs_f64()));
+        process.depart();
+        if arrivals.next_if(|at| *at <= process.now).is_some() {
+            process.arrive();
         }
-        while let Some((arrived, told)) = waiting.front().copied().filter(|_| ask_at <= now) {
-            if let Err(later) = schedule.admit(seconds(now)) {
-                ask_at = later.as_secs_f64() + TIMER * random.f64();
-                break;
-            }
-            if let Some(kept) = &mut kept {
-                kept.write(&schedule, seconds(now));
-            }
-            waiting.pop_front();
-            outcome.waits.push(now - arrived);
-            // Each of those before it may have had a late timer.
-            outcome.late += usize::from(now > told + 0.1);
-            outcome.counted.push(now + jitter(setup.seed, now, most, &mut random));
-        }
+        process.admit();
     }
+    let mut outcome = process.outcome;
     outcome.counted.sort_by(f64::total_cmp);
     outcome.waits.sort_by(f64::total_cmp);
     outcome

@@ -11,7 +11,8 @@ use super::call::Call;
 use super::front_door::{self, Head};
 use super::reject::Rejection;
 use crate::access::Shown;
-use crate::credential::{Unavailable, UnavailableReason};
+use crate::clock::Moment;
+use crate::credential::{AccessToken, CredentialHandle, Unavailable, UnavailableReason};
 use crate::shaping::Permit;
 
 /// Reads the head strictly.
@@ -58,44 +59,69 @@ pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
 
 /// Refuses a call whose turn would come too late, and waits for a token to send it with.
 pub(super) async fn prepare(call: &mut Call) -> Result<(), Rejection> {
-    let (Some(grant), Some(handle)) = (&call.grant, &call.handle) else {
-        return Err(Rejection::LevelNotGranted);
-    };
-    let mut tenants = call.snapshot.config.tenants.iter();
-    let Some(tenant) = tenants.position(|tenant| *tenant.name == *grant.tenant) else {
-        return Err(Rejection::LevelNotGranted);
-    };
-    let (snapshot, deadline) = (&call.snapshot, call.deadline);
-    let admit = || {
-        let (shaper, credentials) = (&snapshot.shaper, &snapshot.credentials);
-        shaper.enter(credentials, grant.credential, tenant, deadline).map_err(Rejection::Refused)
-    };
-    let (key, mut place) = (handle.key(), admit()?);
+    let Some(handle) = call.handle.clone() else { return Err(Rejection::LevelNotGranted) };
+    take_place(call, &handle)?;
     let began = Instant::now();
     let token = match handle.current() {
         Some(token) => Ok(token),
-        None => handle.token(deadline).await,
+        None => handle.token(call.deadline).await,
     };
-    let token_wait = began.elapsed();
-    let token = token.map_err(rejection_of)?;
-    if handle.key() != key {
-        // Another credential may hold the same key: one quota for both.
-        place = admit()?;
-    }
-    (call.token_wait, call.token, call.place) = (token_wait, Some(token), Some(place));
+    call.token_wait = began.elapsed();
+    call.token = Some(token.map_err(rejection_of)?);
+    keep_place(call, &handle)
+}
+
+/// Another credential may hold the key that a token comes from: one quota for both.
+pub(super) fn keep_place(call: &mut Call, handle: &CredentialHandle) -> Result<(), Rejection> {
+    if handle.key() == call.key { Ok(()) } else { take_place(call, handle) }
+}
+
+/// A place in the queue of the quota that the credential draws from, instead of any other.
+fn take_place(call: &mut Call, handle: &CredentialHandle) -> Result<(), Rejection> {
+    let Some(grant) = &call.grant else { return Err(Rejection::LevelNotGranted) };
+    let snapshot = &call.snapshot;
+    let mut tenants = snapshot.config.tenants.iter();
+    let Some(tenant) = tenants.position(|tenant| *tenant.name == *grant.tenant) else {
+        return Err(Rejection::LevelNotGranted);
+    };
+    call.key = handle.key();
+    let (shaper, credentials) = (&snapshot.shaper, &snapshot.credentials);
+    call.place = Some(shaper.enter(credentials, grant.credential, tenant, call.deadline)?);
     Ok(())
 }
 
 /// Waits for the call's turn, before a connection is taken.
 pub(super) async fn wait_for_turn(call: &mut Call) -> Result<(), Rejection> {
     let Some(place) = &mut call.place else { return Err(Rejection::LevelNotGranted) };
-    place.ready(call.deadline).await.map_err(Rejection::Refused)
+    Ok(place.ready(call.deadline).await?)
 }
 
-/// The head is about to be written: the permit for it.
-pub(super) async fn depart(call: &mut Call) -> Result<Permit, Rejection> {
+/// The head is about to be written: the permit for it, and the token to send. Never anonymous: where
+/// no token can be used any more, no permit is spent.
+pub(super) async fn depart(call: &mut Call) -> Result<(Permit, Arc<AccessToken>), Rejection> {
+    let (handle, taken) = (call.handle.clone(), call.token.clone());
+    let token = || match handle.as_ref() {
+        Some(handle) => usable_token(handle, taken.as_ref())
+            .ok_or_else(|| rejection_of(handle.unavailable(Moment::now()))),
+        None => Err(Rejection::LevelNotGranted),
+    };
+    // One that is over before the turn comes waits for no turn.
+    token()?;
     let Some(place) = &mut call.place else { return Err(Rejection::LevelNotGranted) };
-    place.depart(call.deadline).await.map_err(Rejection::Refused)
+    place.depart(call.deadline, token).await
+}
+
+/// The token to send now: the one that was taken, or the credential's newest. None where an operator
+/// has paused the credential meanwhile.
+fn usable_token(
+    handle: &CredentialHandle,
+    taken: Option<&Arc<AccessToken>>,
+) -> Option<Arc<AccessToken>> {
+    if handle.is_paused() {
+        return None;
+    }
+    let taken = taken.filter(|token| token.is_usable_at(Moment::now())).cloned();
+    taken.or_else(|| handle.current())
 }
 
 /// What a caller is told when there is no token.

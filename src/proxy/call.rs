@@ -16,9 +16,8 @@ use super::gauge::InFlight;
 use super::live::Snapshot;
 use super::reject::Rejection;
 use crate::access::{Denial, Grant, Identity};
-use crate::clock::Moment;
 use crate::config::model::{Listener, Rule};
-use crate::credential::{AccessToken, CredentialHandle};
+use crate::credential::{AccessToken, CredentialHandle, KeyPrint};
 use crate::shaping::Place;
 use crate::telemetry::trace;
 
@@ -51,6 +50,8 @@ pub struct Call {
     pub(super) token: Option<Arc<AccessToken>>,
     /// The place in the quota's queue.
     pub(super) place: Option<Place>,
+    /// The key whose quota that is.
+    pub(super) key: Option<KeyPrint>,
     /// The body, kept to be sent again.
     pub(super) body: KeptBody,
     /// Attempts made upstream, those that got no connection too.
@@ -116,6 +117,7 @@ impl Call {
             handle: None,
             token: None,
             place: None,
+            key: None,
             body: KeptBody::default(),
             attempts: 0,
             sent: 0,
@@ -154,14 +156,6 @@ impl Call {
             (None, Some(denial)) => denial.rule().map(|rule| &**rule),
             (None, None) => None,
         }
-    }
-
-    /// The token to send now: the one that was taken, or the credential's newest. None where an
-    /// operator has paused the credential meanwhile.
-    pub(super) fn usable_token(&self) -> Option<Arc<AccessToken>> {
-        let handle = self.handle.as_ref().filter(|handle| !handle.is_paused())?;
-        let taken = self.token.clone().filter(|token| token.is_usable_at(Moment::now()));
-        taken.or_else(|| handle.current())
     }
 
     /// The head is about to be written, with this token.

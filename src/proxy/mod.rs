@@ -157,14 +157,9 @@ impl ProxyHttp for Sidecar {
         request: &mut RequestHeader,
         call: &mut Call,
     ) -> Result<()> {
-        // Never anonymous: no usable token, no call, and no permit spent on it.
-        if call.usable_token().is_none() {
-            return respond::fail_expired(call);
-        }
-        let permit = unless_gone(session, admit::depart(call)).await.ok_or_else(stream::gone)?;
-        let permit = permit.or_else(|refused| respond::fail(call, refused))?;
+        let left = unless_gone(session, admit::depart(call)).await.ok_or_else(stream::gone)?;
+        let (permit, token) = left.or_else(|rejection| respond::fail(call, rejection))?;
         call.sent_at = Some(permit.departed_at);
-        let Some(token) = call.usable_token() else { return respond::fail_expired(call) };
         let injection = inject::Injection {
             token: &token,
             authority: &self.destination.authority,
@@ -205,7 +200,7 @@ impl ProxyHttp for Sidecar {
                 }
                 Ok(())
             }
-            Verdict::Refresh if self.renew(call).await => Self::send_again(),
+            Verdict::Refresh if self.renew(call).await? => Self::send_again(),
             Verdict::Retry(unwell) if self.retry_unwell(call, response, unwell) => {
                 Self::send_again()
             }

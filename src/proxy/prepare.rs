@@ -12,7 +12,7 @@ use super::front_door::Head;
 use super::reject::Rejection;
 use super::retry::ATTEMPTS_MAX;
 use super::stream::{gone, unless_gone};
-use super::{Sidecar, admit, body, inject};
+use super::{Sidecar, admit, body, inject, respond};
 
 impl Sidecar {
     /// Everything before the call may be sent, or the reason why it may not.
@@ -70,19 +70,25 @@ impl Sidecar {
         Ok(())
     }
 
-    /// The answer says that the token is no good: waits for a newer one.
-    pub(super) async fn renew(&self, call: &mut Call) -> bool {
-        let (Some(handle), Some(token)) = (&call.handle, &call.token) else { return false };
+    /// The answer says that the token is no good: waits for a newer one. Whether there is one.
+    ///
+    /// # Errors
+    /// There is, of another key, whose quota has no room in time.
+    pub(super) async fn renew(&self, call: &mut Call) -> Result<bool> {
+        let (Some(handle), Some(token)) = (call.handle.clone(), &call.token) else {
+            return Ok(false);
+        };
         if call.attempts >= ATTEMPTS_MAX {
-            return false;
+            return Ok(false);
         }
         let Some(newer) = handle.renewed(token.generation(), call.deadline).await else {
-            return false;
+            return Ok(false);
         };
-        self.metrics.retries.with_label_values(&["token_rejected"]).inc();
         call.token = Some(newer);
+        admit::keep_place(call, &handle).or_else(|refused| respond::fail(call, refused))?;
+        self.metrics.retries.with_label_values(&["token_rejected"]).inc();
         call.replayed = true;
-        true
+        Ok(true)
     }
 }
 

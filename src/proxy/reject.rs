@@ -70,6 +70,12 @@ pub enum Rejection {
     ShuttingDown,
 }
 
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl From<Stranger> for Rejection {
     fn from(stranger: Stranger) -> Self {
         Self::CallerNotAllowed(match stranger {

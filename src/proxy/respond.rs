@@ -14,8 +14,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::call::Call;
 use super::reject::{ERROR_HEADER, PROBLEM_JSON, Rejection};
-use super::{REJECTED, admit, inject};
-use crate::clock::Moment;
+use super::{REJECTED, inject};
 use crate::config::model::Credential;
 
 /// How long, and how many bytes, a refused caller is listened to.
@@ -42,16 +41,6 @@ pub(super) async fn reject(
 pub(super) fn fail<T>(call: &mut Call, rejection: Rejection) -> Result<T> {
     call.rejection = Some(rejection);
     Error::e_explain(REJECTED, "answered by the sidecar")
-}
-
-/// The token expired between the queue and the wire.
-///
-/// # Errors
-/// Always, as [`fail`].
-pub(super) fn fail_expired<T>(call: &mut Call) -> Result<T> {
-    let now = Moment::now();
-    let unavailable = call.handle.as_ref().map(|handle| handle.unavailable(now));
-    fail(call, unavailable.map_or(Rejection::LevelNotGranted, admit::rejection_of))
 }
 
 /// The last word on a call that failed: an answer where the caller can still read one.

@@ -126,7 +126,8 @@ impl Envelope {
     pub fn sent(&mut self, now: Duration) -> Vec<Sent> {
         self.advance(now);
         let tallies = self.tallies(1).into_iter().filter(|tally| tally.count > 0);
-        tallies.map(|tally| self.latest(tally, 1)).collect()
+        let latest = tallies.map(|tally| self.latest(tally, 1));
+        latest.map(|sent| Sent { at: sent.at.min(now), ..sent }).collect()
     }
 
     /// The latest moment at which what is counted in a tally of so many cells can have been sent.

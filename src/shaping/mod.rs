@@ -9,6 +9,7 @@ pub mod history;
 pub mod envelope;
 mod terms;
 pub mod pace;
+mod charged;
 pub mod pause;
 pub mod told;
 pub mod learn;
@@ -57,9 +58,6 @@ pub use sharing::SharedKey;
 use sharing::Sharing;
 use state_file::StateFile;
 
-/// A permit may always be used for this long: timers are that late.
-const LATE_MIN: Duration = Duration::from_millis(10);
-
 /// Decides when a call may be sent.
 #[derive(Debug)]
 pub struct Shaper {
@@ -81,8 +79,6 @@ struct Shaped {
     quota: Arc<Quota>,
     /// By the tenants' indices.
     lines: Vec<Arc<Line>>,
-    /// From the permit to the wire at most; later, a new permit is needed.
-    late: Duration,
 }
 
 /// The shaper refuses a call: when it arrives, or as soon as the upstream's silence makes its
@@ -163,8 +159,7 @@ impl Shaper {
             let length_max = length_max(config, terms, &quota);
             let lines = quota.arrange(&config.tenants, length_max);
             quota.hold(!config.shaping.shadow, &config.tenants, length_max);
-            let late = (terms.spread / 2).max(LATE_MIN);
-            Some((name.clone(), Shaped { quota, lines, late }))
+            Some((name.clone(), Shaped { quota, lines }))
         };
         let quotas = config.quotas.iter().filter_map(shaped).collect();
         drop(open);
@@ -190,10 +185,8 @@ impl Shaper {
         let (quota, line, wait_max) = (Arc::clone(&shaped.quota), Arc::clone(line), self.wait_max);
         let (arrived_at, ticket) = (Instant::now(), quota.ticket());
         quota.foresee(&line, ticket, deadline.min(arrived_at + wait_max))?;
-        let late = shaped.late;
         Ok(Place(Some(Turn {
             quota,
-            late,
             line,
             ticket,
             credential: None,

@@ -120,7 +120,7 @@ impl Quota {
     fn give_own_back(&self, charge: Charge) {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        turns.schedule.give_back(charge);
+        turns.schedule.give_back(charge, now);
         self.wake_next(&mut turns, now);
     }
 

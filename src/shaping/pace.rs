@@ -10,26 +10,24 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::history::{History, Marks, Sent};
-pub use super::terms::{Start, Terms};
-
-/// What is given back of the lateness of timers. Counts towards the spread.
-pub(super) const SLACK: Duration = Duration::from_millis(10);
+pub use super::terms::{LATE_MAX, Start, Terms};
+use super::terms::{OWN_SPREAD, SLACK};
 
 /// One limit's schedule.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    terms: Terms,
-    interval: Duration,
+    pub(super) terms: Terms,
+    pub(super) interval: Duration,
     debt_max: u32,
     memory: Duration,
-    envelope: Envelope,
+    pub(super) envelope: Envelope,
     /// When all debt is repaid.
-    clear_at: Duration,
+    pub(super) clear_at: Duration,
     /// From when on enough is known for bursts.
     bursts_from: Duration,
     /// No bursts either, because the upstream refused a request.
     calm_until: Duration,
-    slow_until: Duration,
+    pub(super) slow_until: Duration,
 }
 
 impl Pace {
@@ -67,7 +65,7 @@ impl Pace {
         let (spread, tick) = (Duration::ZERO, Duration::ZERO);
         Self {
             terms: Terms { limit, window, spread, tick, burst: None },
-            interval: (window + SLACK) / limit + Duration::from_nanos(1),
+            interval: (window + OWN_SPREAD) / limit + Duration::from_nanos(1),
             debt_max: limit / 5,
             memory: window,
             envelope: Envelope::new(limit, window, Duration::ZERO, false),
@@ -121,15 +119,16 @@ impl Pace {
     }
 
     /// A request leaves that was not held back: what was sent within two windows is owed from then on,
-    /// and nothing for what was sent before.
-    pub fn leave(&mut self, now: Duration) {
+    /// and nothing for what was sent before. Gives what it costs.
+    pub fn leave(&mut self, now: Duration) -> Duration {
         self.envelope.count(now);
         let sent = self.envelope.sent(now);
         self.clear_at = self.repaid(Duration::ZERO, &sent, now);
+        self.interval
     }
 
     /// When it is repaid as if it had been sent at our own pace, beside what was owed before.
-    fn repaid(&self, owed: Duration, sent: &[Sent], now: Duration) -> Duration {
+    pub(super) fn repaid(&self, owed: Duration, sent: &[Sent], now: Duration) -> Duration {
         let repaid = sent.iter().fold(owed, |clear_at, sent| {
             let from = clear_at.max(sent.at.saturating_sub(SLACK));
             from.saturating_add(self.interval.saturating_mul(sent.count))
@@ -194,34 +193,12 @@ impl Pace {
         Err(self.clear_at.min(self.envelope.next_step(now)))
     }
 
-    /// A request leaves now.
-    pub fn charge(&mut self, now: Duration) {
+    /// A request leaves now. Gives what it costs.
+    pub fn charge(&mut self, now: Duration) -> Duration {
+        let cost = self.interval_at(now);
         self.envelope.count(now);
-        self.clear_at = self.clear_at.max(now.saturating_sub(SLACK)) + self.interval_at(now);
-    }
-
-    /// The request that was charged at `at` leaves at `now` instead, a little later.
-    pub fn restamp(&mut self, at: Duration, now: Duration) {
-        self.envelope.uncount(at);
-        self.envelope.count(now);
-    }
-
-    /// The request that left at `at` arrived at `now` perhaps, later than the spread allows for: those
-    /// behind it are spaced from there.
-    pub fn land(&mut self, at: Duration, now: Duration) {
-        if now > at + self.terms.spread {
-            self.clear_at = self.clear_at.max(now.saturating_sub(SLACK)) + self.interval;
-        }
-    }
-
-    /// The request that was charged at `at` does not leave; `last`: nothing was charged since.
-    ///
-    /// Only the last charge can be taken off the clock: what was spaced behind it has left.
-    pub fn give_back(&mut self, at: Duration, last: bool) {
-        self.envelope.uncount(at);
-        if last {
-            self.clear_at = self.clear_at.saturating_sub(self.interval_at(at));
-        }
+        self.clear_at = self.clear_at.max(now.saturating_sub(SLACK)) + cost;
+        cost
     }
 
     /// When a request leaves at the latest, with so many before it, if nothing else comes.
@@ -281,7 +258,7 @@ impl Pace {
         self.envelope.used(now)
     }
 
-    fn bursts_from(&self) -> Duration {
+    pub(super) fn bursts_from(&self) -> Duration {
         self.bursts_from.max(self.calm_until)
     }
 
@@ -366,9 +343,9 @@ mod tests {
     #[test]
     fn a_permit_that_is_given_back_can_be_used_at_once() {
         let mut pace = Pace::new(terms(2), Start::Idle, Duration::ZERO);
-        pace.charge(Duration::ZERO);
+        let cost = pace.charge(Duration::ZERO);
         assert!(pace.check(Duration::from_secs(1)).is_err());
-        pace.give_back(Duration::ZERO, true);
+        pace.give_back(Duration::ZERO, Some(cost), Duration::from_secs(1));
         assert!(pace.check(Duration::from_secs(1)).is_ok());
     }
 
@@ -392,7 +369,50 @@ mod tests {
         assert!(gaps[6..].iter().all(|gap| *gap < 0.62), "{gaps:?}");
     }
 
+    #[test]
+    fn what_was_charged_before_a_throttle_is_given_back_as_it_was_charged() {
+        let (mut pace, now) = (Pace::new(terms(100), Start::Idle, Duration::ZERO), Duration::ZERO);
+        pace.charge(now);
+        let cost = pace.charge(now);
+        pace.calm(now, Duration::from_secs(5));
+        pace.give_back(now, Some(cost), now);
+        assert_eq!(pace.debt(SLACK), 0, "one was sent, and its interval is half over");
+        assert!(pace.check(pace.interval() - SLACK * 2).is_err(), "the other one's is not");
+    }
+
     proptest! {
+        /// Those that never leave are as if they had never been charged, or a little more careful.
+        #[test]
+        fn what_was_given_back_makes_nothing_leave_sooner_than_if_it_had_never_been(
+            limit in 2_u32..300,
+            burst in prop::option::of(1_u32..30),
+            steps in prop::collection::vec((0_u64..900, 0_u64..4, any::<bool>()), 1..200),
+        ) {
+            let terms = Terms { burst, ..terms(limit) };
+            let mut pace = Pace::new(terms, Start::Idle, Duration::ZERO);
+            let mut without = pace.clone();
+            let (mut now, mut taken) = (Duration::ZERO, Vec::new());
+            for (gap, scale, leaves) in steps {
+                now += Duration::from_millis(gap * scale);
+                if pace.check(now).is_ok() {
+                    prop_assert_eq!(without.check(now), Ok(()));
+                    let cost = pace.charge(now);
+                    if leaves {
+                        without.charge(now);
+                        taken.iter_mut().for_each(|(_, last)| *last = None);
+                    } else {
+                        taken.iter_mut().for_each(|(_, last)| *last = None);
+                        taken.push((now, Some(cost)));
+                    }
+                }
+                if scale == 0 {
+                    for (at, last) in taken.drain(..) {
+                        pace.give_back(at, last, now);
+                    }
+                }
+            }
+        }
+
         /// Arrivals at random, each sent as soon as the schedule lets it.
         #[test]
         fn no_window_and_no_sliding_counter_of_any_phase_is_over_the_limit(

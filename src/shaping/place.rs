@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Refusal;
 use super::lines::Line;
 use super::moves::Seat;
+use super::pace::LATE_MAX;
 use super::queue::Ticket;
 use super::quota::Quota;
 use super::turns::Taken;
@@ -21,7 +22,6 @@ pub struct Place(pub(super) Option<Turn>);
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) quota: Arc<Quota>,
-    pub(super) late: Duration,
     pub(super) line: Arc<Line>,
     pub(super) ticket: Ticket,
     /// Whose key it is sent with, where that is known.
@@ -98,20 +98,25 @@ impl Place {
     }
 
     /// The request head is about to be written: stamps the permit, and waits for another where too
-    /// much time went by since the call's turn.
+    /// much time went by since the call's turn. Gives what `needed` gives, which is asked at the last
+    /// moment.
     ///
     /// # Errors
-    /// As [`Self::ready`].
-    pub async fn depart(&mut self, deadline: Instant) -> Result<Permit, Refusal> {
+    /// As [`Self::ready`]; and what `needed` says, and then no permit is charged.
+    pub async fn depart<T, E: From<Refusal>>(
+        &mut self,
+        deadline: Instant,
+        needed: impl Fn() -> Result<T, E>,
+    ) -> Result<(Permit, T), E> {
         let mut retaken = false;
         loop {
             self.ready(deadline).await?;
-            let now = Instant::now();
+            let (now, needed) = (Instant::now(), needed()?);
             let Some(turn) = &mut self.0 else {
-                return Ok(Permit { departed_at: now, waited: Duration::ZERO });
+                return Ok((Permit { departed_at: now, waited: Duration::ZERO }, needed));
             };
             let Some(taken) = turn.taken.take() else { continue };
-            let late = now.saturating_duration_since(turn.quota.moment(taken)) > turn.late;
+            let late = now.saturating_duration_since(turn.quota.moment(taken)) > LATE_MAX;
             // Once: what was waited for a second time leaves, however slow the machine is.
             let is_late = late && !retaken;
             if is_late || !turn.quota.restamp(taken, now) {
@@ -127,7 +132,7 @@ impl Place {
             }
             let waited = turn.waited.leave();
             turn.quota.observe_wait(waited);
-            return Ok(Permit { departed_at: now, waited });
+            return Ok((Permit { departed_at: now, waited }, needed));
         }
     }
 

@@ -199,7 +199,7 @@ impl Quota {
     pub(super) fn give_back(&self, taken: Taken) {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        turns.give_back(taken);
+        turns.give_back(taken, now);
         self.wake_next(&mut turns, now);
     }
 

@@ -31,6 +31,8 @@ pub struct Charge {
     pub at: Duration,
     /// Counted from 1.
     pub number: u64,
+    /// What it costs in time.
+    cost: Duration,
 }
 
 impl Schedule {
@@ -156,14 +158,10 @@ impl Schedule {
         if let Some(also) = &mut self.also {
             also.envelope.count(now);
         }
-        if self.is_kept {
-            self.pace.charge(now);
-        } else {
-            self.pace.leave(now);
-        }
+        let cost = if self.is_kept { self.pace.charge(now) } else { self.pace.leave(now) };
         self.charges += 1;
         self.pause.sent(self.charges, now);
-        Ok(Charge { at: now, number: self.charges })
+        Ok(Charge { at: now, number: self.charges, cost })
     }
 
     /// Whether a request may leave now.
@@ -211,8 +209,9 @@ impl Schedule {
     }
 
     /// The request does not leave.
-    pub fn give_back(&mut self, charge: Charge) {
-        self.pace.give_back(charge.at, charge.number == self.charges);
+    pub fn give_back(&mut self, charge: Charge, now: Duration) {
+        let last = (charge.number == self.charges).then_some(charge.cost);
+        self.pace.give_back(charge.at, last, now);
         self.pause.not_sent(charge.number);
         if let Some(also) = &mut self.also {
             also.envelope.uncount(charge.at);
@@ -322,7 +321,7 @@ mod tests {
         let mut schedule = Schedule::new(terms(), None, Start::Unknown, ms(0));
         let charge = schedule.admit(ms(0)).unwrap();
         assert!(schedule.admit(ms(1)).is_err());
-        schedule.give_back(charge);
+        schedule.give_back(charge, ms(1));
         assert!(schedule.admit(ms(1)).is_ok());
         assert_eq!(schedule.used(ms(1)), 1);
     }

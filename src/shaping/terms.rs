@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::pace::SLACK;
+/// What is given back of the lateness of timers.
+pub(super) const SLACK: Duration = Duration::from_millis(10);
+/// A permit may be used for so long after it was charged.
+pub const LATE_MAX: Duration = Duration::from_millis(10);
+/// What we add to the spread ourselves.
+pub(super) const OWN_SPREAD: Duration = SLACK.saturating_add(LATE_MAX);
 
 /// A limit, and what is known of the limiter that keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +16,7 @@ pub struct Terms {
     pub limit: u32,
     /// Above zero.
     pub window: Duration,
-    /// Between our send and the upstream's count.
+    /// Between our send and the upstream's count, at most; what we are late ourselves comes on top.
     pub spread: Duration,
     /// How coarsely the upstream reads its clock.
     pub tick: Duration,
@@ -34,13 +39,14 @@ impl Terms {
     /// Between two paced requests.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        let Self { limit, window, spread, tick, .. } = *self;
+        let Self { limit, window, tick, .. } = *self;
+        let spread = self.whole_spread();
         // One less than the limit: a window that is closed at both ends holds one more.
         match limit.checked_sub(1).filter(|others| *others > 0) {
             Some(others) => {
                 (window + spread + tick).div_f64(f64::from(others)) + Duration::from_nanos(1)
             }
-            None => window + spread + window + tick + SLACK,
+            None => window + spread + window + tick,
         }
     }
 
@@ -55,8 +61,13 @@ impl Terms {
     /// way there pushes together.
     #[must_use]
     pub fn burst_of(&self, debt: u32) -> u32 {
-        let jittered = self.spread.as_nanos().div_ceil(self.interval().as_nanos().max(1));
+        let jittered = self.whole_spread().as_nanos().div_ceil(self.interval().as_nanos().max(1));
         let jittered = u32::try_from(jittered).unwrap_or(u32::MAX);
         debt.saturating_add(jittered).saturating_add(1)
+    }
+
+    /// Between the moment that a request is charged for and the upstream's count.
+    fn whole_spread(&self) -> Duration {
+        self.spread + OWN_SPREAD
     }
 }

@@ -236,12 +236,12 @@ impl<W> Turns<W> {
     }
 
     /// The request does not leave.
-    pub(super) fn give_back(&mut self, taken: Taken) {
-        self.schedule.give_back(taken.charge);
+    pub(super) fn give_back(&mut self, taken: Taken, now: Duration) {
+        self.schedule.give_back(taken.charge, now);
         if let Some((line, charge)) = taken.bound
             && let Some(bound) = self.lines.bound(line)
         {
-            bound.give_back(charge);
+            bound.give_back(charge, now);
         }
     }
 

@@ -273,7 +273,7 @@ mod tests {
                 match (lived_on, recalled) {
                     (Ok(_), Ok(_)) => both += 1,
                     (Ok(charge), Err(_)) => {
-                        schedule.give_back(charge);
+                        schedule.give_back(charge, now);
                         one += 1;
                     }
                     _ => {}
