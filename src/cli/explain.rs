@@ -1,10 +1,10 @@
 //! `explain`: what would become of a call, by the code that judges real ones.
 //!
-//! Reads no secret and sends nothing: a name and a level are all it tells of a credential.
+//! Reads no secret and sends nothing to DataPulse: a name and a level are all it tells of a credential.
 
 use std::path::Path;
 
-use super::{Failure, load, say, tenant_of};
+use super::{Failure, load, runtime, say, status, tenant_of};
 use crate::access::{Access, Denial, Grant};
 use crate::config::Config;
 use crate::config::model::{Action, Credential, Methods, Rate, Rule};
@@ -21,6 +21,9 @@ pub(super) struct Args {
     /// Whose call it would be. May be left out where there is only one tenant.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
+    /// Also asks the sidecar with this admin listener how the quota is used.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 }
 
 pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
@@ -31,7 +34,21 @@ pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
     let decided = Access::new(&config).decide(tenant, &method, target.segments());
     let name = config.tenants.get(tenant).map_or("", |tenant| &*tenant.name);
     say(&lines(&config, name, decided.as_ref()));
+    if let (Some(admin), Ok(grant)) = (&args.admin, &decided)
+        && let Some(credential) = config.credentials.get(grant.credential)
+    {
+        say(&running(admin, credential)?);
+    }
     decided.map(drop).map_err(|denial| refused(&Rejection::from(&denial)))
+}
+
+/// The quota that such calls draw from, as a sidecar that runs has it.
+fn running(admin: &str, credential: &Credential) -> Result<String, Failure> {
+    let report = runtime(1)?.block_on(status::report(admin))?;
+    let told =
+        status::quotas::of_credential(&report, &credential.name, credential.quota.as_deref());
+    let lines = told.iter().map(|(name, told)| format!("{name:<12}{told}"));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn refused(rejection: &Rejection) -> Failure {

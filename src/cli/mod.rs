@@ -66,8 +66,9 @@ enum Command {
     Check(check::Args),
     /// Tells what would become of a call: the level it needs, its credential, its quota
     ///
-    /// Nothing is sent, and no secret is read. Exit code 1: it would be refused.
-    /// Example: `datapulse-sidecar explain GET /v1/datasets --tenant billing`
+    /// Nothing is sent to `DataPulse`, and no secret is read. Exit code 1: it would be refused.
+    /// Example: `datapulse-sidecar explain GET /v1/datasets --tenant billing
+    /// --admin http://127.0.0.1:9465`
     Explain(explain::Args),
     /// Asks a person in a browser, and keeps the refresh token in its store
     ///

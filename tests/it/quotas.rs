@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{CANARY, Rig};
+use crate::support::{CANARY, Process, Rig};
 
 /// 20 calls a second, so that seconds are many windows. A machine that stands still for less than
 /// `spread` pushes no more requests together than the product promises to keep apart.
@@ -161,14 +161,12 @@ async fn a_tenant_that_floods_leaves_the_others_their_turns() {
     rig.finish().await;
 }
 
-/// The second tenant's credential is `copy`: another file, and no quota.
-async fn two_credentials() -> Rig {
+/// The second tenant's credential is `copy`: another file, and no quota unless `more` has one.
+async fn two_credentials(quotas: &str, more: &str) -> Rig {
     let builder = Rig::builder().await;
     std::fs::write(builder.dir().join("second"), SECOND).expect("written");
     std::fs::copy(builder.dir().join("reader"), builder.dir().join("copy")).expect("copied");
-    builder
-        .config_in_dir(
-            "quotas: {starter: {limit: 20/s, spread: 2s}}
+    let rest = "
 listeners: [{listen: 'localhost:0', tenant: first}]
 credentials:
   - {name: reader, level: read_only, quota: starter, api_key: \"file:${DIR}/reader\"}
@@ -176,10 +174,9 @@ credentials:
 tenants:
   - {name: first, credentials: [reader]}
   - {name: second, credentials: [copy], callers: [{caller_token: \"file:${DIR}/second\"}]}
-",
-        )
-        .start()
-        .await
+";
+    let yaml = format!("{quotas}{rest}").replace("{name: copy, ", &format!("{{name: copy, {more}"));
+    builder.config_in_dir(&yaml).start().await
 }
 
 async fn shared_keys(rig: &Rig) -> serde_json::Value {
@@ -190,7 +187,7 @@ async fn shared_keys(rig: &Rig) -> serde_json::Value {
 
 #[tokio::test]
 async fn credentials_that_hold_the_same_key_share_a_quota_also_when_it_changes() {
-    let rig = two_credentials().await;
+    let rig = two_credentials("quotas: {starter: {limit: 20/s, spread: 2s}}", "").await;
     let rate = Rate { limit: 20, window: Duration::from_secs(1) };
     rig.emulator.set_limit(Limit { kind: Kind::SlidingLog, rate });
     let (second, first) = tokio::join!(flood_second(&rig, 15), flood(&rig, 15));
@@ -212,6 +209,36 @@ async fn credentials_that_hold_the_same_key_share_a_quota_also_when_it_changes()
     assert!(first.iter().all(|status| *status == 200), "{first:?}");
     assert!(began.elapsed() >= Duration::from_secs(1), "the other is held to its quota as before");
     assert_eq!(rig.emulator.statuses(429), 0);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_key_changed_as_it_waited_is_sent_again_by_the_quota_of_the_new_one() {
+    let rig = two_credentials(
+        "quotas: {starter: {limit: 10/min}, other: {limit: 20/min}}",
+        "quota: other, ",
+    )
+    .await;
+    std::fs::write(rig.dir().join("copy"), rig.emulator.add_key("other")).expect("written");
+    rig.metric("datapulse_sidecar_credential_generation{credential=\"copy\"} 2").await;
+    flood_second(&rig, 1).await;
+    let sent = |quota: &str| format!("quota_sent_total{{quota=\"{quota}\"}}");
+    let before = (rig.series(&sent("starter")).await, rig.series(&sent("other")).await);
+    // Three seconds from the one before: it has its token already.
+    let changed = async {
+        rig.series_above("queue_depth{quota=\"other\"}", 0.0).await;
+        rig.emulator.remove_key("other");
+        std::fs::copy(rig.dir().join("reader"), rig.dir().join("copy")).expect("copied");
+    };
+    let (answers, ()) = tokio::join!(flood_second(&rig, 1), changed);
+    assert_eq!(answers.first().expect("an answer").status(), 200);
+    assert_eq!(rig.emulator.answered(401), 1, "it left with the key that it had");
+    let after = (rig.series(&sent("starter")).await, rig.series(&sent("other")).await);
+    assert_eq!(
+        (after.0 - before.0, after.1 - before.1),
+        (1.0, 2.0),
+        "an attempt each, and the trial of the key"
+    );
     rig.finish().await;
 }
 
@@ -240,6 +267,52 @@ async fn status_tells_of_each_quota_its_limit_its_use_and_who_waits() {
     assert_eq!(quota["throttled"], 0);
     let table = rig.status(&[]).await;
     assert!(table.contains("20/s") && table.contains("starter"), "{table}");
+    rig.finish().await;
+}
+
+/// What `explain` says of a call, with what the sidecar that runs tells of its quota.
+async fn explained(rig: &Rig, tenant: &str) -> String {
+    let (admin, config) = (rig.admin_url(""), rig.config_path());
+    let call = ["explain", "GET", "/v1/datasets", "--tenant", tenant];
+    let asked = ["--admin", &admin, "--config", &config];
+    let args: Vec<&str> = call.into_iter().chain(asked).collect();
+    let mut process = Process::sidecar(&args);
+    assert_eq!(process.ended().await.code(), Some(0), "{:?}", process.stderr.lines());
+    process.stdout.lines().join("\n")
+}
+
+#[tokio::test]
+async fn explain_tells_how_the_quota_is_used_what_was_learnt_and_of_a_key_that_is_shared() {
+    // With a schedule that is known to be unused, so that there may be a burst.
+    let rig = two_credentials(
+        "quotas: {starter: {limit: 600/min, share: 1/2}}\n\
+         shaping: {state_file: \"${DIR}/schedule\"}",
+        "",
+    )
+    .await;
+    for _ in 0..5 {
+        assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    }
+    let told = explained(&rig, "first").await;
+    for part in [
+        "running     starter, as the same key is in reader, copy",
+        "limit       600/min, 50 % of it",
+        "used        5 (2 %)",
+        "waiting     none",
+        "paused for  none",
+        "429s        0",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in\n{told}");
+    }
+    rig.emulator.throttle_api("600");
+    assert_eq!(rig.get("/v1/datasets").await.status(), 429);
+    // The other credential has no quota by the configuration, and the same key.
+    let told = explained(&rig, "second").await;
+    for part in ["credential  copy", "none: its calls", "429s        1 (1 ", "paused for  "] {
+        assert!(told.contains(part), "{part:?} is not in\n{told}");
+    }
+    assert!(!told.contains("paused for  none") && told.contains("used        6"), "{told}");
+    assert!(told.contains("quotas.starter.burst: "), "what was learnt: {told}");
     rig.finish().await;
 }
 

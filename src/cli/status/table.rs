@@ -1,92 +1,19 @@
-//! `status`: a running sidecar as a table.
+//! A status as tables, and a line for each thing to know beside them.
 
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use tokio::time::interval;
 
-use super::{Failure, runtime, say};
+use super::quotas;
 use crate::admin::{ConfigurationReport, Report};
 use crate::credential::CredentialReport;
 use crate::identity::IdentityReport;
-use crate::shaping::{QuotaReport, SharedKey};
+use crate::shaping::SharedKey;
 use crate::store::SecretReport;
-use crate::telemetry;
-use crate::tls::{self, Roots};
 use crate::webhook::EndpointReport;
 
-/// A status of hundreds of credentials is well below, in bytes.
-const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// What to ask.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Where the sidecar's admin listener is.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9465")]
-    admin: String,
-    /// Prints the JSON as it came.
-    #[arg(long)]
-    json: bool,
-    /// Shows it anew each second until Ctrl-C.
-    #[arg(long, conflicts_with = "json")]
-    watch: bool,
-}
-
-/// How often `--watch` asks.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Clears the terminal: cursor home, erase below (ECMA-48).
-const CLEAR: &str = "\u{1b}[H\u{1b}[J";
-
-pub(super) fn status(args: &Args) -> Result<(), Failure> {
-    runtime(1)?.block_on(async {
-        if !args.watch {
-            say(&show(args).await?);
-            return Ok(());
-        }
-        let mut tick = interval(WATCH_INTERVAL);
-        loop {
-            tick.tick().await;
-            // A sidecar that restarts is worth watching, too.
-            let shown = show(args).await.unwrap_or_else(|failure| failure.text);
-            say(&format!("{CLEAR}{shown}"));
-        }
-    })
-}
-
-/// The status as it is to be printed.
-async fn show(args: &Args) -> Result<String, Failure> {
-    let text = fetch(&args.admin).await.map_err(|cause| {
-        Failure::failed(format!(
-            "no status from {}: {cause}; is the sidecar running, and is --admin its admin.listen?",
-            args.admin
-        ))
-    })?;
-    if args.json {
-        return Ok(text);
-    }
-    let report: Report = serde_json::from_str(&text)
-        .map_err(|error| Failure::failed(format!("the answer is no sidecar's status: {error}")))?;
-    Ok(table(&report))
-}
-
-/// The JSON of `/status`.
-pub(super) async fn fetch(admin: &str) -> Result<String, String> {
-    // Plain text over loopback: no certificate is ever looked at.
-    let client =
-        tls::http_client(&Roots::none()).map_err(|error| telemetry::error_chain(&error))?;
-    let url = format!("{}/status", admin.trim_end_matches('/'));
-    let answer = client.get(url).send().await.map_err(|error| telemetry::error_chain(&error))?;
-    let status = answer.status();
-    if !status.is_success() {
-        return Err(format!("it answered {status}"));
-    }
-    let body = tls::read_capped(answer, STATUS_BYTES_MAX)
-        .await
-        .map_err(|error| telemetry::error_chain(&error))?;
-    String::from_utf8(body).map_err(|_bytes| "it is no text".to_owned())
-}
-
-fn table(report: &Report) -> String {
+/// The status for people.
+pub(super) fn table(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header([
@@ -118,7 +45,7 @@ fn table(report: &Report) -> String {
         ]);
     }
     let below = [
-        quotas(&report.quotas),
+        quotas::table(&report.quotas),
         secrets(report),
         webhooks(&report.webhooks),
         paused(&report.credentials),
@@ -222,39 +149,6 @@ fn paused(credentials: &[CredentialReport]) -> String {
     )
 }
 
-/// The quotas as a table; nothing when there are none.
-fn quotas(quotas: &[QuotaReport]) -> String {
-    if quotas.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["quota", "limit", "used", "waiting", "paused for", "429s"]);
-    for quota in quotas {
-        let waiting = quota.waiting.iter().map(|one| format!("{}: {}", one.tenant, one.calls));
-        table.add_row([
-            quota.name.clone(),
-            quota.terms(),
-            format!("{} ({:.0} %)", quota.used, quota.used_ratio * 100.0),
-            waiting.collect::<Vec<_>>().join(", "),
-            quota.paused_for_seconds.map_or_else(String::new, seconds),
-            quota.throttles(),
-        ]);
-    }
-    format!("\n{table}{}", quotas.iter().map(learnt).collect::<String>())
-}
-
-/// What would have become of calls that are not held back, and what a quota learnt from its 429s, a
-/// line each.
-fn learnt(quota: &QuotaReport) -> String {
-    let foreign = (quota.foreign_usage > 0).then(|| {
-        format!("\n{}: {} calls of others on the same key of late", quota.name, quota.foreign_usage)
-    });
-    let shadow = quota.shadow.as_ref().map(|one| format!("\n{}: {}", quota.name, one.told()));
-    let lessons = quota.learnt.iter().map(|one| format!("\n{}: {}", one.config, one.reason));
-    shadow.into_iter().chain(foreign).chain(lessons).collect()
-}
-
 /// Which credentials hold one key, and were given several quotas; nothing when there are none.
 fn shared(keys: &[SharedKey]) -> String {
     let told = keys.iter().map(|key| {
@@ -295,6 +189,6 @@ fn configuration(report: &ConfigurationReport) -> String {
     text
 }
 
-fn seconds(seconds: u64) -> String {
+pub(super) fn seconds(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
