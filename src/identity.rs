@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::config::model::{ClientCert, Upstream};
 use crate::secret::{SecretRef, SecretValue};
-use crate::store::{SecretWatch, Secrets, StoreError};
+use crate::store::{SecretStore, SecretWatch, Secrets, StoreError, watched};
 use crate::telemetry::{Metrics, error_chain};
 use crate::tls::{OwnCertificate, OwnCertificateError};
 
@@ -186,6 +186,12 @@ impl IdentityKeeper {
         Ok(Loaded(Some(State { named, pair, shown, problem: None })))
     }
 
+    /// The same one, to [`Self::load`] through other stores.
+    #[must_use]
+    pub fn through(&self, stores: Arc<dyn SecretStore>) -> Self {
+        Self { secrets: watched(stores).0, ..self.clone() }
+    }
+
     /// One more read side.
     #[must_use]
     pub fn reader(&self) -> ClientIdentity {
@@ -297,7 +303,6 @@ mod tests {
 
     use super::*;
     use crate::store::polled::{POLL, Polled};
-    use crate::store::{self, SecretStore};
 
     const CERTIFICATE: &str = "file:/pair/client.crt";
     const KEY: &str = "vault:secret/pair#key";
@@ -319,7 +324,7 @@ mod tests {
         async fn new() -> Self {
             crate::tls::install_provider();
             let store = Arc::new(Polled::default());
-            let (secrets, watcher) = store::watched(Arc::clone(&store) as Arc<dyn SecretStore>);
+            let (secrets, watcher) = watched(Arc::clone(&store) as Arc<dyn SecretStore>);
             let [certificate, key] = pair();
             store.put(CERTIFICATE, certificate);
             store.put(KEY, key);

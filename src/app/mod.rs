@@ -14,6 +14,7 @@ mod build;
 mod run;
 mod drain;
 mod carry_over;
+mod named;
 mod reload;
 
 pub use build::{Ports, Sidecar, StartError};

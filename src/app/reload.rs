@@ -4,7 +4,6 @@
 //! flight keep the snapshot that they began with. What is decided at start is told and left alone.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +14,9 @@ use tokio::time::timeout;
 use super::build::StartError;
 use super::ca_files::{CaFiles, Trusted};
 use super::carry_over::carry_over;
-use super::clients::{authorization_server, delivery_client, endpoints, issuers};
+use super::clients::endpoints;
 use super::known::Known;
+use super::named::Named;
 use super::run::Shutdown;
 use super::stores::Opened;
 use crate::access::Access;
@@ -62,13 +62,6 @@ pub(super) struct Reloading {
     pub(super) identity: IdentityKeeper,
     /// What operators send.
     pub(super) operators: watch::Sender<Option<SecretValue>>,
-}
-
-/// What a configuration names and that was read.
-struct Named {
-    known: Known,
-    delivery_client: reqwest::Client,
-    identity: Loaded,
 }
 
 /// How a reload ended: a metric label.
@@ -191,18 +184,20 @@ impl Reloading {
         let before = self.live.load();
         let ca_files = CaFiles::read(&[&config, &before.config]);
         let (config, restart) = self.carry_over(config, &before.config, &ca_files);
-        let replaced = match self.open(&config, &before.config, &ca_files) {
-            Ok(opened) => opened.install(&self.stores),
+        let named = match Named::read(&config, &before.config, &ca_files, self).await {
+            Ok(named) => named,
             Err(error) => return self.fail(&error),
         };
-        let Named { known, delivery_client, identity } = match self.read_named(&config).await {
-            Ok(named) => named,
-            Err(error) => {
-                // References lead to the old stores again.
-                drop(replaced.install(&self.stores));
-                return self.fail(&error);
-            }
+        let Named { known, delivery_client, stores, issuers, auth_client } = named;
+        let (replaced, identity) = match self.install(stores, &config).await {
+            Ok(installed) => installed,
+            Err(error) => return self.fail(&error),
         };
+        if let Some(issuers) = issuers {
+            self.issuers = issuers;
+        } else if let Some(client) = auth_client {
+            self.issuers.auth_client.replace(client);
+        }
         let Known { callers, operators } = known;
         self.identity.show(identity);
         for keeper in self.webhooks.renew(endpoints(&config), delivery_client, &self.secrets) {
@@ -231,32 +226,22 @@ impl Reloading {
         Outcome::Applied
     }
 
-    /// Opens what is configured otherwise than before, or verified with others by what its `ca_file`
-    /// says now. References do not lead to the stores yet.
-    fn open(
-        &mut self,
+    /// References lead to these stores from now on; gives those that they led to before. The client
+    /// certificate was read a moment ago: from now on it is kept up to date.
+    async fn install(
+        &self,
+        opened: Opened,
         config: &Config,
-        before: &Config,
-        ca_files: &CaFiles,
-    ) -> Result<Opened, StartError> {
-        let is_renewed = |path: Option<&Path>| ca_files.differ(&self.trusted.now, path);
-        let auth_ca = config.auth.ca_file.as_ref().or(config.upstream.ca_file.as_ref());
-        if config.auth != self.issuers.auth {
-            let own_calls = Arc::clone(&self.issuers.own_calls);
-            self.issuers = issuers(config, &self.identity.reader(), own_calls)?;
-        } else if is_renewed(auth_ca.map(PathBuf::as_path)) {
-            self.issuers.auth_client.replace(authorization_server(config)?.client);
+    ) -> Result<(Opened, Loaded), StartError> {
+        let replaced = opened.install(&self.stores);
+        match self.identity.load(config.upstream.client_cert.as_ref()).await {
+            Ok(identity) => Ok((replaced, identity)),
+            Err(error) => {
+                drop(replaced.install(&self.stores));
+                self.secrets.look_again();
+                Err(error.into())
+            }
         }
-        Opened::new(&config.stores, &before.stores, is_renewed, &self.metrics)
-    }
-
-    /// Reads what can be unusable, through the stores of `config`. Nothing is changed by it.
-    async fn read_named(&self, config: &Config) -> Result<Named, StartError> {
-        Ok(Named {
-            known: Known::read(config, &*self.stores).await?,
-            delivery_client: delivery_client(config)?,
-            identity: self.identity.load(config.upstream.client_cert.as_ref()).await?,
-        })
     }
 
     /// The credentials of a new configuration: those that are as before with their tokens, the

@@ -18,7 +18,7 @@ pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<Arc<Stores>, St
 }
 
 /// Stores that are opened, and that references do not lead to yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Opened(Vec<(Remote, Option<Arc<dyn SecretStore>>)>);
 
 impl Opened {

@@ -84,6 +84,15 @@ impl Stores {
         }
     }
 
+    /// The same ones, for what is to be read before another is in force: what is set there is not set here.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            remote: watch::Sender::new(self.remote.borrow().clone()),
+            ..Self::new(&self.metrics)
+        }
+    }
+
     /// From now on references of this kind lead to this store; `None`: nowhere. Gives back where they
     /// led before.
     pub fn set(

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{Authority, Aws, Builder, CANARY, Leaf, Process, Rig, TlsServer, key_of};
+use crate::support::{
+    Authority, Aws, Builder, CANARY, Callers, Leaf, Process, Rig, TlsServer, key_of,
+};
 use crate::vault;
 
 /// A sidecar that shows the certificate in its folder to an emulator that asks for one.
@@ -114,22 +116,53 @@ async fn a_certificate_that_cannot_be_used_never_replaces_one_that_works() {
     rig.finish().await;
 }
 
+/// Its key in AWS Secrets Manager, reached in this way.
+async fn bench_in_aws(aws: &Aws) -> Bench {
+    aws.create("prod/key", &key_of("reader")).await;
+    let builder = Rig::builder().await.env("AWS_ACCESS_KEY_ID", "AKIDTEST");
+    let builder = builder.env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws-key"));
+    let reader = "credentials: [{name: reader, level: read_only, api_key: 'aws:prod/key'}]";
+    bench_of(builder.config(reader).config(&stores(aws)), "auto").await
+}
+
+fn stores(aws: &Aws) -> String {
+    format!("stores: {{aws: {{region: eu-west-1, poll: 1s, endpoint: '{}'}}}}\n", aws.url())
+}
+
+/// For as long as a reload reads what the new configuration names, the running one has its own stores.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_a_failing_reload_names_is_used_by_no_call() {
+    let (aws, other) = (Aws::start().await, Aws::start().await);
+    let Bench { mut rig, server: _server, .. } = bench_in_aws(&aws).await;
+    other.create("prod/key", &rig.emulator.add_key("other")).await;
+    // It is accepted, and never answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(rig.dir().join("vault"), "a-token").unwrap();
+    let callers = Callers::start(&rig, "/v1/datasets");
+    rig.reconfigure(&format!(
+        "stores: {{aws: {{endpoint: '{}'}}, vault: {{address: 'http://{}', \
+         auth: {{method: token, token: 'file:{}'}}}}}}\n\
+         upstream: {{client_cert: {{key: 'vault:secret/client#key'}}}}",
+        other.url(),
+        silent.local_addr().unwrap(),
+        rig.dir().join("vault").display()
+    ));
+    rig.log("the new configuration cannot be used; the old one stays").await;
+    aws.put("prod/key", &rig.emulator.add_key("second")).await;
+    rig.emulator.uses("second").await;
+    assert_eq!(callers.stop().await.1, 0);
+    assert_eq!((rig.emulator.used("other"), other.all_calls()), (0, 0));
+    rig.finish().await;
+}
+
 /// What a reload has put in place before it fails is taken back.
 #[tokio::test]
 async fn a_reload_that_fails_leaves_the_store_that_is_in_force() {
     let (aws, nowhere) = (Aws::start().await, Aws::start().await);
-    aws.create("prod/key", &key_of("reader")).await;
-    let builder = Rig::builder().await.env("AWS_ACCESS_KEY_ID", "AKIDTEST");
-    let builder = builder.env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws-key"));
-    let stores = |aws: &Aws| {
-        format!("stores: {{aws: {{region: eu-west-1, poll: 1s, endpoint: '{}'}}}}\n", aws.url())
-    };
     let named = |aws: &Aws, key: &str| {
         stores(aws) + &format!("upstream: {{client_cert: {{key: 'file:{key}'}}}}")
     };
-    let reader = "credentials: [{name: reader, level: read_only, api_key: 'aws:prod/key'}]";
-    let builder = builder.config(reader).config(&stores(&aws));
-    let Bench { mut rig, server: _server, files, .. } = bench_of(builder, "auto").await;
+    let Bench { mut rig, server: _server, files, .. } = bench_in_aws(&aws).await;
     let key = files.1.display().to_string();
     rig.reconfigure(&named(&nowhere, "/no/such/key"));
     rig.log("the new configuration cannot be used; the old one stays").await;

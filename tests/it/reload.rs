@@ -122,7 +122,16 @@ async fn a_ca_file_that_was_replaced_is_read_again_and_the_upstreams_is_told_to_
          auth: {{token_url: '{base}/oauth/token'}}\n",
         ca_file.display()
     );
-    let rig = builder.config(&yaml).start().await;
+    let mut rig = builder.config(&yaml).start().await;
+    // A reload that fails, and is taken back, changes nothing of it.
+    let good = std::fs::read_to_string(rig.config_file()).unwrap();
+    rig.reconfigure(
+        "auth: {verify_path: /auth/other}\n\
+         upstream: {client_cert: {cert_file: /no/such/certificate, key: 'file:/no/such/key'}}",
+    );
+    reloads(&rig, "failed", 1.0).await;
+    rig.write_config(&good);
+    reloads(&rig, "applied", 1.0).await;
     let is_fresh = r#"credential_state{credential="etl",state="fresh"}"#;
     let generation = r#"credential_generation{credential="etl"}"#;
     Authority::new().write(rig.dir());
