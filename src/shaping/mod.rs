@@ -193,6 +193,7 @@ impl Shaper {
             arrived_at,
             wait_max,
             waited: Waited::default(),
+            returns: false,
             taken: None,
             sent: None,
         })))

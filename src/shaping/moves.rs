@@ -126,13 +126,23 @@ impl Shaper {
         self.sharing.quota_of(credential, key, |moves| self.follow(moves))
     }
 
-    /// What was sent counts where its keys draw from now, and who waits goes on there.
+    /// What was sent counts where its keys draw from now, and who waits goes on there. Nobody is sent
+    /// away from where it draws from, which it may have left with another key before.
     fn follow(&self, moves: &Moves) {
-        if moves.is_empty() {
+        self.hand_over(moves);
+        for (credential, quota) in &moves.homes {
+            if let Some(Shaped { quota, .. }) = self.quotas.get(&**quota) {
+                quota.heirs().retain(|one| one.credential != *credential);
+            }
+        }
+    }
+
+    fn hand_over(&self, moves: &Moves) {
+        if moves.ways.is_empty() {
             return;
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((from, to), credentials) in moves {
+        for ((from, to), credentials) in &moves.ways {
             if let Some(from) = self.known(from)
                 && let Some(Shaped { quota: to, .. }) = self.quotas.get(&**to)
             {

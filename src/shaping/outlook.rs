@@ -22,11 +22,11 @@ pub(super) enum Outlook {
 impl<W> Turns<W> {
     /// Whether a request that arrives now would leave before its deadline.
     pub(super) fn foresee(&mut self, request: Request<'_>, now: Duration) -> Result<(), Refusal> {
-        let Request { line, ticket, deadline } = request;
+        let Request { line, ticket, deadline, returns } = request;
         if !self.schedule.is_kept() {
             return Ok(());
         }
-        if let Err(full) = self.queue.check(line.number) {
+        if !returns && let Err(full) = self.queue.check(line.number) {
             return Err(self.refusal(line, full, now));
         }
         match self.in_time(line.number, ticket, now, deadline.saturating_sub(MARGIN)) {

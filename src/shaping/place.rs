@@ -29,6 +29,8 @@ pub(super) struct Turn {
     pub(super) arrived_at: Instant,
     pub(super) wait_max: Duration,
     pub(super) waited: Waited,
+    /// It had its turn, or a place in the queue, before.
+    pub(super) returns: bool,
     /// By the attempt that has not left yet.
     pub(super) taken: Option<Taken>,
     /// The charge that the last attempt left with, and when.
@@ -89,10 +91,11 @@ impl Place {
             turn.follow();
             let deadline = deadline.min(Instant::now() + turn.wait_max);
             turn.waited.begin();
-            let place = (&turn.line, turn.ticket);
+            let place = (&turn.line, turn.ticket, turn.returns);
             let taken = turn.quota.turn(place, turn.credential.as_ref(), deadline).await;
             turn.waited.end();
             turn.taken = taken?;
+            turn.returns = true;
         }
         Ok(())
     }

@@ -107,6 +107,14 @@ impl<T> FairQueue<T> {
     /// As [`Self::check`].
     pub fn push(&mut self, line: usize, ticket: Ticket, waiter: T) -> Result<(), Full> {
         self.check(line)?;
+        self.put_back(line, ticket, waiter)
+    }
+
+    /// The same for one that had a place before, which nobody has taken from it.
+    ///
+    /// # Errors
+    /// There is no such line.
+    pub fn put_back(&mut self, line: usize, ticket: Ticket, waiter: T) -> Result<(), Full> {
         let Some(own) = self.lines.get_mut(&line) else { return Err(Full::Queue) };
         if own.waiting.is_empty() {
             own.turns = own.weight;

@@ -109,21 +109,21 @@ impl Quota {
         deadline: Instant,
     ) -> Result<(), Refusal> {
         let now = self.since(Instant::now());
-        let request = Request { line, ticket, deadline: self.since(deadline) };
+        let request = Request { line, ticket, deadline: self.since(deadline), returns: false };
         self.lock().foresee(request, now)
     }
 
     /// Waits for the call's turn; `None`: not here any more, see [`Self::is_left_by`]. A call that is
-    /// dropped meanwhile gives its place on.
+    /// dropped meanwhile gives its place on. One that returns is refused for no lack of places.
     pub(super) async fn turn(
         self: &Arc<Self>,
-        (line, ticket): (&Arc<Line>, Ticket),
+        (line, ticket, returns): (&Arc<Line>, Ticket, bool),
         credential: Option<&Arc<str>>,
         deadline: Instant,
     ) -> Result<Option<Taken>, Refusal> {
         let waiter = {
             let now = self.since(Instant::now());
-            let request = Request { line, ticket, deadline: self.since(deadline) };
+            let request = Request { line, ticket, deadline: self.since(deadline), returns };
             let mut turns = self.lock();
             if self.is_left_by(credential) {
                 return Ok(None);
@@ -161,7 +161,8 @@ impl Quota {
     fn step(&self, waiter: &Waiter, deadline: Instant, delay: Duration) -> Option<Step> {
         let now = self.since(Instant::now());
         let deadline = self.since(deadline);
-        let request = Request { line: &waiter.line, ticket: waiter.ticket, deadline };
+        let (line, ticket) = (&waiter.line, waiter.ticket);
+        let request = Request { line, ticket, deadline, returns: true };
         let mut turns = self.lock();
         if self.is_left_by(waiter.credential.as_ref()) {
             return None;

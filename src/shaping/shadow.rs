@@ -68,7 +68,8 @@ impl Outcome {
 
 impl Waiting {
     fn request(&self) -> Request<'_> {
-        Request { line: &self.line, ticket: self.ticket, deadline: self.deadline }
+        let (line, ticket, deadline) = (&self.line, self.ticket, self.deadline);
+        Request { line, ticket, deadline, returns: false }
     }
 }
 

@@ -47,8 +47,17 @@ struct Counted {
     quota: Arc<str>,
 }
 
-/// Whose calls, held back by the first quota until now, are the second one's from now on.
-pub(super) type Moves = BTreeMap<(Arc<str>, Arc<str>), BTreeSet<Arc<str>>>;
+/// From one quota to another.
+type Way = (Arc<str>, Arc<str>);
+
+/// What follows for calls where keys are counted anew.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// Whose calls, held back by the first quota until now, are the second one's from now on.
+    pub(super) ways: BTreeMap<Way, BTreeSet<Arc<str>>>,
+    /// Each credential whose key is known, and the quota that it draws from.
+    pub(super) homes: Vec<(Arc<str>, Arc<str>)>,
+}
 
 /// Credentials that hold the same key although the configuration gives them different quotas, as
 /// `/status` shows them.
@@ -190,7 +199,8 @@ impl Sharing {
 
 /// What is counted elsewhere from now on. Keys that nobody holds for a moment are not forgotten.
 fn count_anew(counted: &mut Vec<Counted>, now: Vec<Counted>) -> Moves {
-    let mut moves = Moves::new();
+    let homes = now.iter().map(|one| (Arc::clone(&one.credential), Arc::clone(&one.quota)));
+    let mut moves = Moves { homes: homes.collect(), ..Moves::default() };
     let mut unheld = Vec::new();
     for before in counted.drain(..) {
         let Some(held) = now.iter().find(|one| one.key == before.key) else {
@@ -199,7 +209,7 @@ fn count_anew(counted: &mut Vec<Counted>, now: Vec<Counted>) -> Moves {
         };
         if held.quota != before.quota {
             let way = (before.quota, Arc::clone(&held.quota));
-            moves.entry(way).or_default().insert(before.credential);
+            moves.ways.entry(way).or_default().insert(before.credential);
         }
     }
     unheld.truncate(UNHELD_MAX);
@@ -281,7 +291,7 @@ mod tests {
         let key =
             |index: usize| keys.get(index).filter(|one| **one != "-").and_then(|one| key(one));
         let _quota = sharing.quota_of(0, key, |moves| {
-            for ((from, to), credentials) in moves {
+            for ((from, to), credentials) in &moves.ways {
                 let names: Vec<_> = credentials.iter().map(|one| &**one).collect();
                 told.push(format!("{from} {to}: {}", names.join(" ")));
             }

@@ -222,6 +222,29 @@ async fn nobody_who_was_let_in_is_refused_because_connections_take_long() {
     }
 }
 
+/// Others have taken its place in the queue by then.
+#[tokio::test(start_paused = true)]
+async fn nobody_who_had_a_turn_is_refused_for_a_full_queue_because_a_connection_takes_long() {
+    let shaper = shaper_of(&config("limit: 61/min", &[""], "shaping: {queue: 2}\n"));
+    let mut calls = JoinSet::new();
+    for _ in 0..60 {
+        let (shaper, deadline) = (Arc::clone(&shaper), Instant::now() + s(30));
+        calls.spawn(async move {
+            let mut place = shaper.admit(Some("q"), 0, deadline).ok()?;
+            let left = async {
+                place.ready(deadline).await?;
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                place.depart(deadline, anyway).await.map(drop)
+            };
+            Some(left.await)
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let let_in: Vec<_> = calls.join_all().await.into_iter().flatten().collect();
+    assert!((15..30).contains(&let_in.len()), "{}", let_in.len());
+    assert!(let_in.iter().all(Result::is_ok), "{let_in:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn permits_that_were_not_used_are_there_for_the_next_whatever_their_order() {
     let shaper = shaper_of(&config("limit: 100/min", &[""], ""));
@@ -1092,8 +1115,12 @@ fn config_of(quotas: &str, quota: &str) -> Config {
 
 /// A call with the credential's key: when it left.
 async fn keyed(shaper: Arc<Shaper>) -> Result<Instant, Refusal> {
+    keyed_with(&shaper, "k").await
+}
+
+async fn keyed_with(shaper: &Shaper, key: &str) -> Result<Instant, Refusal> {
     let deadline = Instant::now() + s(30);
-    let key = |_| KeyPrint::new("", &SecretValue::new(b"k".to_vec()));
+    let key = |_| KeyPrint::new("", &SecretValue::new(key.into()));
     let mut place = shaper.enter_with(key, (0, 0), deadline)?;
     place.ready(deadline).await?;
     let (permit, ()) = place.depart(deadline, anyway).await?;
@@ -1139,6 +1166,22 @@ async fn a_key_that_moves_to_another_quota_takes_along_what_it_sent_and_who_wait
         let most = most.max().unwrap();
         assert!((limit * 9 / 10..=limit).contains(&most), "{most} in a minute: {quotas}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_comes_back_with_another_key_draws_from_its_own_quota_again() {
+    let metrics = Metrics::new().unwrap();
+    let quotas = "starter: {limit: 100/min}, plan: {limit: 100/min}";
+    let [starter, plan] = ["starter", "plan"].map(|quota| config_of(quotas, quota));
+    let first = Shaper::begin(&starter, &metrics, None);
+    keyed_with(&first, "old").await.unwrap();
+    let second = first.renewed(&starter, &plan, &metrics);
+    keyed_with(&second, "old").await.unwrap();
+    let third = second.renewed(&plan, &starter, &metrics);
+    tokio::time::advance(s(200)).await;
+    keyed_with(&third, "new").await.unwrap();
+    let used = ["starter", "plan"].map(|name| third.quotas.get(name).unwrap().quota.report().used);
+    assert_eq!(used, [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]

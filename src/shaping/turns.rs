@@ -41,6 +41,8 @@ pub(super) struct Request<'a> {
     pub(super) line: &'a Line,
     pub(super) ticket: Ticket,
     pub(super) deadline: Duration,
+    /// It had its turn, or a place in the queue, before.
+    pub(super) returns: bool,
 }
 
 /// What a request was charged.
@@ -132,14 +134,19 @@ impl<W> Turns<W> {
         waker: W,
         now: Duration,
     ) -> Result<(), Refusal> {
-        let Request { line, ticket, deadline } = request;
-        let pushed = self.queue.push(line.number, ticket, Waiting { deadline, waker });
+        let Request { line, ticket, deadline, returns } = request;
+        let waiting = Waiting { deadline, waker };
+        let pushed = if returns {
+            self.queue.put_back(line.number, ticket, waiting)
+        } else {
+            self.queue.push(line.number, ticket, waiting)
+        };
         pushed.map_err(|full| self.refusal(line, full, now))
     }
 
     /// What this waiting request does now.
     pub(super) fn step(&mut self, request: Request<'_>, now: Duration) -> Step {
-        let Request { line, ticket, deadline } = request;
+        let Request { line, ticket, deadline, .. } = request;
         if !self.schedule.is_kept()
             && let Ok(taken) = self.charge(line.number, now)
         {
@@ -311,7 +318,7 @@ mod tests {
     }
 
     const fn patient(line: &Line, ticket: Ticket) -> Request<'_> {
-        Request { line, ticket, deadline: Duration::MAX }
+        Request { line, ticket, deadline: Duration::MAX, returns: false }
     }
 
     /// Lets everybody leave who waits: which request of which line leaves when.
