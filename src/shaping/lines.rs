@@ -93,11 +93,19 @@ impl Lines {
         now: Duration,
     ) -> Arc<Line> {
         let own = |rate: Rate| (rate, Schedule::own(rate.calls, rate.per, now));
+        let changed = |rate: Rate, before: Option<(Rate, Schedule)>| {
+            let (rate, mut bound) = own(rate);
+            let sent = before.map(|(_, mut before)| before.history(now));
+            sent.into_iter().for_each(|sent| bound.recall(&sent, now));
+            (rate, bound)
+        };
         if let Some(lined) = self.0.iter_mut().find(|lined| lined.line.name == tenant.name) {
             lined.is_open = true;
             queue.reweigh(lined.line.number, tenant.weight);
             if lined.bound.as_ref().map(|(rate, _)| *rate) != tenant.limit {
-                lined.bound = tenant.limit.map(own);
+                // What was sent counts under any number.
+                let before = lined.bound.take();
+                lined.bound = tenant.limit.map(|rate| changed(rate, before));
             }
             return Arc::clone(&lined.line);
         }

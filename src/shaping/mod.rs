@@ -69,6 +69,7 @@ pub struct Shaper {
     wait_max: Duration,
     /// When the time of every schedule begins.
     began_at: Instant,
+    boot: Option<Boot>,
     /// The same one after a reload.
     file: Arc<Mutex<Option<StateFile>>>,
 }
@@ -98,6 +99,7 @@ struct Parts {
     left: BTreeMap<String, Arc<Quota>>,
     sharing: Sharing,
     began_at: Instant,
+    boot: Option<Boot>,
     file: Arc<Mutex<Option<StateFile>>>,
 }
 
@@ -115,7 +117,7 @@ impl Shaper {
         let file = is_needed.then(|| StateFile::open(at, boot, metrics)).flatten();
         let file = Arc::new(Mutex::new(file));
         let (left, sharing) = (BTreeMap::new(), Sharing::new(config, None));
-        let parts = Parts { left, sharing, began_at, file };
+        let parts = Parts { left, sharing, began_at, boot, file };
         Self::build(config, parts, metrics, |builder, name, quota| builder.first(name, quota))
     }
 
@@ -123,7 +125,12 @@ impl Shaper {
     /// changed goes on with what it knows of what was sent.
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
-        let (began_at, file) = (self.began_at, Arc::clone(&self.file));
+        let (began_at, boot, file) = (self.began_at, self.boot, Arc::clone(&self.file));
+        if before.quotas.is_empty() && !now.quotas.is_empty() {
+            // Until now there was nothing to keep.
+            let mut open = file.lock().unwrap_or_else(PoisonError::into_inner);
+            *open = open.take().or_else(|| StateFile::open(&now.shaping.state_file, boot, metrics));
+        }
         let sharing = Sharing::new(now, Some(&self.sharing));
         let counted = sharing.counted();
         let is_shaped = |name: &str| now.quotas.get(name).is_some_and(|one| one.limit.is_some());
@@ -133,7 +140,7 @@ impl Shaper {
         let left = gone.inspect(|(_, quota)| quota.retire());
         let left = left.filter(|(name, _)| counted.contains(name.as_str()));
         let left = left.map(|(name, quota)| (name.clone(), Arc::clone(quota))).collect();
-        let parts = Parts { left, sharing, began_at, file };
+        let parts = Parts { left, sharing, began_at, boot, file };
         Self::build(now, parts, metrics, |builder, name, quota| match self.known(name) {
             Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(known)),
             Some(known) => builder.changed(known, quota),
@@ -148,7 +155,7 @@ impl Shaper {
 
     fn build(
         config: &Config,
-        Parts { left, sharing, began_at, file }: Parts,
+        Parts { left, sharing, began_at, boot, file }: Parts,
         metrics: &Metrics,
         quota: impl Fn(&mut Builder<'_>, &str, &model::Quota) -> Option<Arc<Quota>>,
     ) -> Self {
@@ -163,7 +170,7 @@ impl Shaper {
         };
         let quotas = config.quotas.iter().filter_map(shaped).collect();
         drop(open);
-        Self { quotas, left, sharing, wait_max: config.shaping.wait_max, began_at, file }
+        Self { quotas, left, sharing, wait_max: config.shaping.wait_max, began_at, boot, file }
     }
 
     /// Whether a call of this tenant that arrives now would leave before its deadline: asked before

@@ -1209,3 +1209,30 @@ async fn a_quota_that_is_gone_writes_into_no_place_of_another_ones() {
     let now = Instant::now() - machine.boot.at;
     assert!(marks.clear_at < now + s(2), "it is not taken to be used up: {marks:?} at {now:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_a_reload_brings_to_a_process_without_any_is_kept_too() {
+    let (machine, metrics) = (Machine::new(), Metrics::new().unwrap());
+    let after = machine.config(STARTER);
+    let mut before = after.clone();
+    before.quotas.clear();
+    let first = Shaper::begin(&before, &metrics, Some(machine.boot));
+    let second = Arc::new(first.renewed(&before, &after, &metrics));
+    tokio::time::advance(s(62)).await;
+    assert_eq!(Machine::burst(&second).await, 12);
+    drop((first, second));
+    assert_eq!(Machine::burst(&machine.start(STARTER)).await, 0, "the burst is remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_own_bound_that_changes_counts_what_was_sent() {
+    let before = config("limit: 6000/min", &[", limit: 200/min"], "");
+    let shaper = shaper_of(&before);
+    for _ in 0..40 {
+        call(Arc::clone(&shaper), 0).await.unwrap();
+    }
+    let after = config("limit: 6000/min", &[", limit: 40/min"], "");
+    let renewed = shaper.renewed(&before, &after, &Metrics::new().unwrap());
+    let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!(refusal.retry_after > s(40), "{refusal:?}");
+}
