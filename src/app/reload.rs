@@ -34,7 +34,7 @@ use crate::telemetry::{Metrics, error_chain};
 use crate::webhook::Webhooks;
 
 /// How long new credentials get to become usable before calls may need them.
-const NEW_CREDENTIALS_WAIT: Duration = Duration::from_secs(5);
+pub(super) const NEW_CREDENTIALS_WAIT: Duration = Duration::from_secs(5);
 /// Mistakes that `/status` shows; all of them are in the log.
 const MISTAKES_SHOWN_MAX: usize = 20;
 /// Parts on their way to the task that runs them.

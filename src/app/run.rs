@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::build::{OwnSockets, Sidecar};
 use super::drain::{self, Draining};
-use super::reload::{NEW_PARTS_MAX, Part};
+use super::reload::{NEW_CREDENTIALS_WAIT, NEW_PARTS_MAX, Part};
 use crate::credential::Registry;
 use crate::{admin, proxy, webhook};
 
@@ -67,6 +67,8 @@ impl Sidecar {
         let (more, mut new) = mpsc::channel(NEW_PARTS_MAX);
         if let Some(watch) = self.watch {
             spawn(&mut parts, self.reloading.run(watch, more, shutdown.clone()));
+        } else {
+            drop(more);
         }
         // Health and status answer until the very end, also while calls are drained.
         let (_last, serving) = watch::channel(false);
@@ -97,16 +99,22 @@ impl Sidecar {
             ended = drain::drain(draining, shutdown.clone()) => ended,
             never = go_on(&mut parts, &mut new) => match never {},
         };
-        finish(&live.load().credentials, shutdown).await;
+        let deadline = Instant::now() + LAST_WRITE_MAX;
+        reloaded(&mut parts, &mut new, &mut shutdown).await;
+        finish(&live.load().credentials, deadline, shutdown).await;
         ended
     }
 }
 
 /// Answers of issuers are awaited, and what was renewed and could not be written gets one last try: a
 /// restart would not find it.
-async fn finish(credentials: &Registry, mut shutdown: watch::Receiver<Shutdown>) {
+async fn finish(
+    credentials: &Registry,
+    deadline: Instant,
+    mut shutdown: watch::Receiver<Shutdown>,
+) {
     let unwritten = tokio::select! {
-        unwritten = credentials.finish(Instant::now() + LAST_WRITE_MAX) => unwritten,
+        unwritten = credentials.finish(deadline) => unwritten,
         _ = shutdown.wait_for(|step| *step == Shutdown::Now) => return,
     };
     for credential in unwritten {
@@ -134,6 +142,28 @@ async fn first_panic(parts: &mut JoinSet<()>, new: &mut mpsc::Receiver<Part>) {
             }
             else => std::future::pending().await,
         }
+    }
+}
+
+/// Runs what the last reload brings, until that is over or takes too long: what its credentials took over
+/// is theirs to write.
+async fn reloaded(
+    parts: &mut JoinSet<()>,
+    new: &mut mpsc::Receiver<Part>,
+    shutdown: &mut watch::Receiver<Shutdown>,
+) {
+    // Otherwise a part panicked, and the reloads go on.
+    if *shutdown.borrow() < Shutdown::Drain {
+        return;
+    }
+    let over = async {
+        while let Some(part) = new.recv().await {
+            spawn(parts, part);
+        }
+    };
+    tokio::select! {
+        _ = timeout(NEW_CREDENTIALS_WAIT, over) => {}
+        _ = shutdown.wait_for(|step| *step == Shutdown::Now) => {}
     }
 }
 

@@ -71,3 +71,25 @@ async fn a_client_that_a_reload_corrects_needs_no_login() {
     assert_eq!((rig.emulator.refreshes("cli"), rig.emulator.families_revoked("cli")), (1, 0));
     rig.finish().await;
 }
+
+/// The end does not come before the reload's: what that took over is not in force yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_a_reload_under_way_took_over_is_not_lost_without_a_word() {
+    let (bao, builder) = (open_bao().await, Rig::builder().await.token_life(LIFE));
+    let gate = Gate::new(bao.address, Hold::Fail(2)).await;
+    let address = format!("http://{}", gate.address);
+    let mut rig = in_vault(builder, &bao, &address, "alice").await.start().await;
+    rig.eventually(DATA, 200).await;
+    rig.metric(&format!("{UNPERSISTED} 1")).await;
+    // A key that is not there is waited for.
+    let bob = ", {name: bob, level: read_only, required: false, api_key: 'file:/nowhere'}]\n";
+    rig.reconfigure(
+        &changed("'analytics:read', 'pipelines:write'").replace("}}]\n", &format!("}}}}{bob}")),
+    );
+    rig.log("\"bob\"").await;
+    let refreshed = rig.emulator.refreshes("cli");
+    rig.emulator.refreshed("cli", refreshed + 2).await;
+    rig.sidecar.signal("TERM").await;
+    rig.log("a renewed secret could not be written back and is lost").await;
+    assert_eq!(rig.sidecar.ended().await.code(), Some(0));
+}
