@@ -121,6 +121,12 @@ impl Envelope {
         }
     }
 
+    /// Whether it covers sliding counters, which look back two windows.
+    #[must_use]
+    pub const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// What was sent, the oldest first, each as late as it can have been.
     #[must_use]
     pub fn sent(&mut self, now: Duration) -> Vec<Sent> {

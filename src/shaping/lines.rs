@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::history::History;
 use super::queue::FairQueue;
 use super::report::WaitingReport;
 use super::schedule::Schedule;
@@ -75,6 +76,25 @@ impl Lines {
     pub(super) fn bound(&mut self, line: usize) -> Option<&mut Schedule> {
         let lined = self.0.iter_mut().find(|lined| lined.line.number == line)?;
         lined.bound.as_mut().map(|(_, schedule)| schedule)
+    }
+
+    /// What was sent under each tenant's own bound.
+    pub(super) fn sent(&mut self, now: Duration) -> Vec<(Arc<str>, History)> {
+        let sent = self.0.iter_mut().filter_map(|lined| {
+            let (_, bound) = lined.bound.as_mut()?;
+            Some((Arc::clone(&lined.line.name), bound.history(now)))
+        });
+        sent.collect()
+    }
+
+    /// It counts under the same tenants' bounds here, too.
+    pub(super) fn join(&mut self, sent: &[(Arc<str>, History)], now: Duration) {
+        for lined in &mut self.0 {
+            let theirs = sent.iter().find(|(name, _)| *name == lined.line.name);
+            if let (Some((_, bound)), Some((_, sent))) = (&mut lined.bound, theirs) {
+                bound.join(sent, now);
+            }
+        }
     }
 
     /// In which lines somebody waits.

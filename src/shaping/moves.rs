@@ -72,11 +72,12 @@ impl Quota {
         heir.heirs().retain(|one| !credentials.contains(&one.credential));
         let now = self.since(Instant::now());
         let mut turns = self.lock();
-        let history = turns.schedule.history(now);
+        let (history, of_tenants) = (turns.schedule.history(now), turns.lines.sent(now));
         let tickets = turns.ticket();
         {
             let mut theirs = heir.lock();
             theirs.schedule.join(&history, now);
+            theirs.lines.join(&of_tenants, now);
             // Calls of our own are short, and leave by the schedule that they wait for.
             let own_waiting = u32::try_from(turns.own_waiting).unwrap_or(u32::MAX);
             theirs.schedule.add(own_waiting, now);

@@ -129,12 +129,22 @@ impl Pace {
 
     /// When it is repaid as if it had been sent at our own pace, beside what was owed before.
     pub(super) fn repaid(&self, owed: Duration, sent: &[Sent], now: Duration) -> Duration {
-        let repaid = sent.iter().fold(owed, |clear_at, sent| {
+        let remembered = self.remembered();
+        let sent = sent.iter().filter(|sent| sent.at + remembered >= now);
+        let repaid = sent.fold(owed, |clear_at, sent| {
             let from = clear_at.max(sent.at.saturating_sub(SLACK));
             from.saturating_add(self.interval.saturating_mul(sent.count))
         });
-        // After two windows nobody remembers anything.
-        repaid.min(now + self.memory + self.terms.window + self.terms.tick)
+        repaid.min(now + remembered)
+    }
+
+    /// After so long nobody counts a request any more: two windows, or one by our own clock.
+    fn remembered(&self) -> Duration {
+        if self.envelope.is_strict() {
+            self.memory + self.terms.window + self.terms.tick
+        } else {
+            self.memory
+        }
     }
 
     /// How many requests were sent sooner than they would have been evenly spaced.

@@ -114,7 +114,8 @@ impl Place {
         let mut retaken = false;
         loop {
             self.ready(deadline).await?;
-            let (now, needed) = (Instant::now(), needed()?);
+            let needed = needed().inspect_err(|_| self.give_up())?;
+            let now = Instant::now();
             let Some(turn) = &mut self.0 else {
                 return Ok((Permit { departed_at: now, waited: Duration::ZERO }, needed));
             };
@@ -137,6 +138,11 @@ impl Place {
             turn.quota.observe_wait(waited);
             return Ok((Permit { departed_at: now, waited }, needed));
         }
+    }
+
+    /// Nothing is sent: the permit is the next one's now, not once the caller has the answer.
+    fn give_up(&mut self) {
+        self.0.iter_mut().for_each(Turn::give_back);
     }
 
     /// How long the call has waited in the queue so far, by all its attempts. None without a quota.
@@ -193,6 +199,13 @@ impl Turn {
         seat.heir(self.credential.as_ref()).unwrap_or(seat)
     }
 
+    /// The permit that was not used yet is the next one's.
+    fn give_back(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            self.quota.give_back(taken);
+        }
+    }
+
     /// Goes on there.
     fn follow(&mut self) {
         if self.quota.is_left_by(self.credential.as_ref()) {
@@ -205,8 +218,6 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(taken) = self.taken.take() {
-            self.quota.give_back(taken);
-        }
+        self.give_back();
     }
 }

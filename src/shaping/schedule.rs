@@ -82,6 +82,8 @@ impl Schedule {
         self.pace = Pace::new(terms, Start::Idle, now);
         self.also = also.map(|also| Also::new(terms, also));
         self.recall(&history, now);
+        // What the last charge cost under the terms before is not taken off the new clock.
+        self.charges += 1;
     }
 
     /// Whether anything is held back from now on. What was sent while nothing was counts as far back

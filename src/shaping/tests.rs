@@ -1236,3 +1236,44 @@ async fn a_tenants_own_bound_that_changes_counts_what_was_sent() {
     let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
     assert!(refusal.retry_after > s(40), "{refusal:?}");
 }
+
+/// What is older than a window counts under no bound of ours.
+#[tokio::test(start_paused = true)]
+async fn a_tenants_own_bound_that_is_lowered_looks_back_a_window_and_no_more() {
+    let before = config("limit: 6000/min", &[", limit: 200/min"], "");
+    let shaper = shaper_of(&before);
+    for _ in 0..500 {
+        call(Arc::clone(&shaper), 0).await.unwrap();
+    }
+    let after = config("limit: 6000/min", &[", limit: 100/min"], "");
+    let renewed = shaper.renewed(&before, &after, &Metrics::new().unwrap());
+    let refusal = renewed.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
+    assert!((s(28)..=s(60)).contains(&refusal.retry_after), "{refusal:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_own_bound_holds_also_where_its_calls_come_to_another_quota() {
+    let of = |quota: &str| {
+        let mut config = config_of("fast: {limit: 6000/min}, quick: {limit: 6000/min}", quota);
+        let tenant = config.tenants.first_mut().unwrap();
+        tenant.limit = Some(model::Rate { calls: 40, per: s(60) });
+        config
+    };
+    let (before, after) = (of("fast"), of("quick"));
+    let metrics = Metrics::new().unwrap();
+    let first = Arc::new(Shaper::begin(&before, &metrics, None));
+    let began = Instant::now();
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        calls.spawn(keyed(Arc::clone(&first)));
+        tokio::time::advance(s(1)).await;
+    }
+    let second = Arc::new(first.renewed(&before, &after, &metrics));
+    for _ in 0..60 {
+        calls.spawn(keyed(Arc::clone(&second)));
+        settle().await;
+    }
+    let left = calls.join_all().await;
+    let within = left.iter().filter(|left| left.is_ok_and(|at| at <= began + s(60)));
+    assert!((30..=40).contains(&within.count()), "{left:?}");
+}
