@@ -6,21 +6,18 @@ use std::sync::Arc;
 
 use super::build::StartError;
 use super::ca_files::CaFiles;
-use super::clients::{authorization_server, delivery_client, issuers};
+use super::clients::{authorization_server, delivery_client};
 use super::known::Known;
 use super::reload::Reloading;
 use super::stores::Opened;
 use crate::config::Config;
-use crate::credential::Issuers;
 
 /// What was opened and read, and is not in force yet.
 pub(super) struct Named {
     pub(super) known: Known,
     pub(super) delivery_client: reqwest::Client,
     pub(super) stores: Opened,
-    /// Where `auth` is another than before.
-    pub(super) issuers: Option<Issuers>,
-    /// Where it is as before, and the authorization server is to be verified with others.
+    /// Where `auth` is another than before, or the authorization server is to be verified with others.
     pub(super) auth_client: Option<reqwest::Client>,
 }
 
@@ -35,13 +32,12 @@ impl Named {
     ) -> Result<Self, StartError> {
         let is_renewed = |path: Option<&Path>| ca_files.differ(&running.trusted.now, path);
         let auth_ca = config.auth.ca_file.as_ref().or(config.upstream.ca_file.as_ref());
-        let (mut other, mut auth_client) = (None, None);
-        if config.auth != running.issuers.auth {
-            let own_calls = Arc::clone(&running.issuers.own_calls);
-            other = Some(issuers(config, &running.identity.reader(), own_calls)?);
-        } else if is_renewed(auth_ca.map(PathBuf::as_path)) {
-            auth_client = Some(authorization_server(config)?.client);
-        }
+        let is_other = config.auth != running.issuers.auth;
+        let auth_client = if is_other || is_renewed(auth_ca.map(PathBuf::as_path)) {
+            Some(authorization_server(config)?.client)
+        } else {
+            None
+        };
         let opened = Opened::new(&config.stores, &before.stores, is_renewed, &running.metrics)?;
         let stores = Arc::new(running.stores.fork());
         drop(opened.clone().install(&stores));
@@ -49,6 +45,6 @@ impl Named {
         let delivery_client = delivery_client(config)?;
         let client_cert = config.upstream.client_cert.as_ref();
         running.identity.through(stores).load(client_cert).await?;
-        Ok(Self { known, delivery_client, stores: opened, issuers: other, auth_client })
+        Ok(Self { known, delivery_client, stores: opened, auth_client })
     }
 }

@@ -188,15 +188,20 @@ impl Reloading {
             Ok(named) => named,
             Err(error) => return self.fail(&error),
         };
-        let Named { known, delivery_client, stores, issuers, auth_client } = named;
+        let Named { known, delivery_client, stores, auth_client } = named;
         let (replaced, identity) = match self.install(stores, &config).await {
             Ok(installed) => installed,
             Err(error) => return self.fail(&error),
         };
-        if let Some(issuers) = issuers {
-            self.issuers = issuers;
-        } else if let Some(client) = auth_client {
-            self.issuers.auth_client.replace(client);
+        match auth_client {
+            Some(client) if config.auth == self.issuers.auth => {
+                self.issuers.auth_client.replace(client);
+            }
+            Some(client) => {
+                (self.issuers.auth, self.issuers.auth_client) =
+                    (config.auth.clone(), client.into());
+            }
+            None => {}
         }
         let Known { callers, operators } = known;
         self.identity.show(identity);
