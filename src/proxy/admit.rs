@@ -59,8 +59,8 @@ pub(super) fn grant(head: &Head, call: &mut Call) -> Result<(), Rejection> {
 
 /// Refuses a call whose turn would come too late, and waits for a token to send it with.
 pub(super) async fn prepare(call: &mut Call) -> Result<(), Rejection> {
-    let Some(handle) = call.handle.clone() else { return Err(Rejection::LevelNotGranted) };
-    take_place(call, &handle)?;
+    take_place(call)?;
+    let Some(handle) = &call.handle else { return Err(Rejection::LevelNotGranted) };
     let began = Instant::now();
     let token = match handle.current() {
         Some(token) => Ok(token),
@@ -68,17 +68,21 @@ pub(super) async fn prepare(call: &mut Call) -> Result<(), Rejection> {
     };
     call.token_wait = began.elapsed();
     call.token = Some(token.map_err(rejection_of)?);
-    keep_place(call, &handle)
+    keep_place(call)
 }
 
 /// Another credential may hold the key that a token comes from: one quota for both.
-pub(super) fn keep_place(call: &mut Call, handle: &CredentialHandle) -> Result<(), Rejection> {
-    if handle.key() == call.key { Ok(()) } else { take_place(call, handle) }
+pub(super) fn keep_place(call: &mut Call) -> Result<(), Rejection> {
+    let key = call.handle.as_ref().and_then(CredentialHandle::key);
+    if key == call.key { Ok(()) } else { take_place(call) }
 }
 
-/// A place in the queue of the quota that the credential draws from, instead of any other.
-fn take_place(call: &mut Call, handle: &CredentialHandle) -> Result<(), Rejection> {
-    let Some(grant) = &call.grant else { return Err(Rejection::LevelNotGranted) };
+/// A place in the queue of the quota that the credential draws from: the one that the call has, if it
+/// is there.
+fn take_place(call: &mut Call) -> Result<(), Rejection> {
+    let (Some(grant), Some(handle)) = (&call.grant, &call.handle) else {
+        return Err(Rejection::LevelNotGranted);
+    };
     let snapshot = &call.snapshot;
     let mut tenants = snapshot.config.tenants.iter();
     let Some(tenant) = tenants.position(|tenant| *tenant.name == *grant.tenant) else {
@@ -86,7 +90,9 @@ fn take_place(call: &mut Call, handle: &CredentialHandle) -> Result<(), Rejectio
     };
     call.key = handle.key();
     let (shaper, credentials) = (&snapshot.shaper, &snapshot.credentials);
-    call.place = Some(shaper.enter(credentials, grant.credential, tenant, call.deadline)?);
+    let held = call.place.take();
+    let place = shaper.enter(credentials, (grant.credential, tenant), call.deadline, held)?;
+    call.place = Some(place);
     Ok(())
 }
 
@@ -99,8 +105,8 @@ pub(super) async fn wait_for_turn(call: &mut Call) -> Result<(), Rejection> {
 /// The head is about to be written: the permit for it, and the token to send. Never anonymous: where
 /// no token can be used any more, no permit is spent.
 pub(super) async fn depart(call: &mut Call) -> Result<(Permit, Arc<AccessToken>), Rejection> {
-    let (handle, taken) = (call.handle.clone(), call.token.clone());
-    let token = || match handle.as_ref() {
+    let (handle, taken) = (&call.handle, &call.token);
+    let token = || match handle {
         Some(handle) => usable_token(handle, taken.as_ref())
             .ok_or_else(|| rejection_of(handle.unavailable(Moment::now()))),
         None => Err(Rejection::LevelNotGranted),

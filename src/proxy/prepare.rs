@@ -75,7 +75,7 @@ impl Sidecar {
     /// # Errors
     /// There is, of another key, whose quota has no room in time.
     pub(super) async fn renew(&self, call: &mut Call) -> Result<bool> {
-        let (Some(handle), Some(token)) = (call.handle.clone(), &call.token) else {
+        let (Some(handle), Some(token)) = (&call.handle, &call.token) else {
             return Ok(false);
         };
         if call.attempts >= ATTEMPTS_MAX {
@@ -85,7 +85,7 @@ impl Sidecar {
             return Ok(false);
         };
         call.token = Some(newer);
-        admit::keep_place(call, &handle).or_else(|refused| respond::fail(call, refused))?;
+        admit::keep_place(call).or_else(|refused| respond::fail(call, refused))?;
         self.metrics.retries.with_label_values(&["token_rejected"]).inc();
         call.replayed = true;
         Ok(true)

@@ -50,8 +50,8 @@ use crate::telemetry::Metrics;
 use build::{Builder, length_max};
 use lines::Line;
 pub use own_call::OwnPermit;
+use place::Turn;
 pub use place::{Permit, Place};
-use place::{Turn, Waited};
 use quota::Quota;
 pub use report::{Learnt, QuotaReport, ShadowReport, WaitingReport};
 pub use sharing::SharedKey;
@@ -173,16 +173,28 @@ impl Shaper {
         Self { quotas, left, sharing, wait_max: config.shaping.wait_max, began_at, boot, file }
     }
 
-    /// Whether a call of this tenant that arrives now would leave before its deadline: asked before
-    /// anything is done for it. Gives the place that [`Place::ready`] waits with.
+    /// The place of a call of this tenant's in a quota that its credential is not looked at for: see
+    /// [`Self::enter`].
     ///
     /// # Errors
-    /// A [`Refusal`] when the turn would come after `deadline`.
+    /// As there.
     pub fn admit(
         &self,
         quota: Option<&str>,
         tenant: usize,
         deadline: Instant,
+    ) -> Result<Place, Refusal> {
+        self.place(quota, tenant, deadline, Place(None))
+    }
+
+    /// A place in this quota's queue, for a call that has `held` in another one by now: it is refused
+    /// for no lack of places where it had one, and what it waited stays told.
+    fn place(
+        &self,
+        quota: Option<&str>,
+        tenant: usize,
+        deadline: Instant,
+        mut held: Place,
     ) -> Result<Place, Refusal> {
         let shaped = quota.and_then(|name| self.quotas.get(name));
         let Some((shaped, line)) = shaped.and_then(|one| Some((one, one.lines.get(tenant)?)))
@@ -191,7 +203,10 @@ impl Shaper {
         };
         let (quota, line, wait_max) = (Arc::clone(&shaped.quota), Arc::clone(line), self.wait_max);
         let (arrived_at, ticket) = (Instant::now(), quota.ticket());
-        quota.foresee(&line, ticket, deadline.min(arrived_at + wait_max))?;
+        let held = held.0.as_mut();
+        let (returns, waited) =
+            held.map(|turn| (turn.returns, std::mem::take(&mut turn.waited))).unwrap_or_default();
+        quota.foresee((&line, ticket, returns), deadline.min(arrived_at + wait_max))?;
         Ok(Place(Some(Turn {
             quota,
             line,
@@ -199,8 +214,8 @@ impl Shaper {
             credential: None,
             arrived_at,
             wait_max,
-            waited: Waited::default(),
-            returns: false,
+            waited,
+            returns,
             taken: None,
             sent: None,
         })))

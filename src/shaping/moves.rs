@@ -159,18 +159,20 @@ impl Shaper {
         self.sharing.shared(|index| credentials.key(index), |moves| self.follow(moves))
     }
 
-    /// The place of a call of this tenant's that is sent with this credential: see [`Self::admit`].
+    /// The place of a call that is sent with this credential by this tenant, each by its number in the
+    /// configuration; `held`, the one that it has, where that is in the same quota. Asked before anything
+    /// is done for the call, so that one whose turn would come too late is refused at once.
     ///
     /// # Errors
-    /// As there.
+    /// A [`Refusal`] when the turn would come after `deadline`.
     pub fn enter(
         &self,
         credentials: &Registry,
-        credential: usize,
-        tenant: usize,
+        (credential, tenant): (usize, usize),
         deadline: Instant,
+        held: Option<Place>,
     ) -> Result<Place, Refusal> {
-        self.enter_with(|index| credentials.key(index), (credential, tenant), deadline)
+        self.enter_with(|index| credentials.key(index), (credential, tenant), deadline, held)
     }
 
     pub(super) fn enter_with(
@@ -178,9 +180,15 @@ impl Shaper {
         key: impl Fn(usize) -> Option<KeyPrint>,
         (credential, tenant): (usize, usize),
         deadline: Instant,
+        held: Option<Place>,
     ) -> Result<Place, Refusal> {
         let quota = self.drawn_by(credential, key);
-        let place = self.admit(quota.as_deref(), tenant, deadline)?;
+        let shaped = quota.as_ref().and_then(|name| self.quotas.get(&**name));
+        let held = match held {
+            Some(held) if held.is_in(shaped.map(|shaped| &shaped.quota)) => return Ok(held),
+            held => held.unwrap_or(Place(None)),
+        };
+        let place = self.place(quota.as_deref(), tenant, deadline, held)?;
         Ok(self.sharing.name(credential).map_or_else(|| Place(None), |name| place.of(name)))
     }
 }

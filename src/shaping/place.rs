@@ -181,6 +181,14 @@ impl Place {
         }
     }
 
+    /// Whether it is a place of this quota's.
+    pub(super) fn is_in(&self, quota: Option<&Arc<Quota>>) -> bool {
+        match (&self.0, quota) {
+            (Some(turn), Some(quota)) => Arc::ptr_eq(&turn.seat().quota, quota),
+            (held, quota) => held.is_none() && quota.is_none(),
+        }
+    }
+
     /// The same, drawn from with this credential's key.
     pub(super) fn of(mut self, credential: &Arc<str>) -> Self {
         if let Some(turn) = &mut self.0 {

@@ -104,12 +104,11 @@ impl Quota {
     /// Whether a call that arrives now would leave before its deadline.
     pub(super) fn foresee(
         &self,
-        line: &Line,
-        ticket: Ticket,
+        (line, ticket, returns): (&Line, Ticket, bool),
         deadline: Instant,
     ) -> Result<(), Refusal> {
         let now = self.since(Instant::now());
-        let request = Request { line, ticket, deadline: self.since(deadline), returns: false };
+        let request = Request { line, ticket, deadline: self.since(deadline), returns };
         self.lock().foresee(request, now)
     }
 

@@ -37,6 +37,8 @@ struct Found {
     told: BTreeSet<Vec<String>>,
     /// Where calls with each key were counted last.
     counted: Vec<Counted>,
+    /// Another configuration's are asked by now, and see to the calls that come to another quota.
+    is_superseded: bool,
 }
 
 /// A key's calls are counted under a quota.
@@ -71,7 +73,7 @@ pub struct SharedKey {
 
 impl Sharing {
     /// What the configuration says, as long as nothing is known of keys; `before` knows what was told of
-    /// already, and where each key's calls were counted.
+    /// already, and where each key's calls were counted, and moves none from now on.
     pub(super) fn new(config: &Config, before: Option<&Self>) -> Self {
         let credentials = config.credentials.iter();
         let credentials = credentials.map(|one| (Arc::clone(&one.name), one.quota.clone()));
@@ -82,7 +84,10 @@ impl Sharing {
         };
         let (told, counted) = before
             .map(Self::lock)
-            .map(|before| (before.told.clone(), before.counted.clone()))
+            .map(|mut before| {
+                before.is_superseded = true;
+                (before.told.clone(), before.counted.clone())
+            })
             .unwrap_or_default();
         Self {
             credentials: credentials.collect(),
@@ -155,7 +160,7 @@ impl Sharing {
         });
         let moves = count_anew(&mut found.counted, counted.collect());
         (found.keys, found.quotas, found.shared) = (keys, quotas, shared);
-        moves
+        if found.is_superseded { Moves::default() } else { moves }
     }
 
     /// Each credential's quota, and whom the configuration separates wrongly. Pure.
@@ -325,5 +330,9 @@ mod tests {
         // The key is known by itself, and not by a credential's name.
         assert_eq!(moves(&after, &["1", "2"]), ["fast quick: a"]);
         assert!(moves(&after, &["1", "-"]).is_empty());
+        assert!(
+            moves(&before, &["2", "1"]).is_empty(),
+            "calls that began before move nothing back"
+        );
     }
 }

@@ -1121,7 +1121,7 @@ async fn keyed(shaper: Arc<Shaper>) -> Result<Instant, Refusal> {
 async fn keyed_with(shaper: &Shaper, key: &str) -> Result<Instant, Refusal> {
     let deadline = Instant::now() + s(30);
     let key = |_| KeyPrint::new("", &SecretValue::new(key.into()));
-    let mut place = shaper.enter_with(key, (0, 0), deadline)?;
+    let mut place = shaper.enter_with(key, (0, 0), deadline, None)?;
     place.ready(deadline).await?;
     let (permit, ()) = place.depart(deadline, anyway).await?;
     place.answered(&HeaderMap::new());
@@ -1166,6 +1166,28 @@ async fn a_key_that_moves_to_another_quota_takes_along_what_it_sent_and_who_wait
         let most = most.max().unwrap();
         assert!((limit * 9 / 10..=limit).contains(&most), "{most} in a minute: {quotas}");
     }
+}
+
+/// As after a 401, when the key was replaced.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_sent_again_with_another_key_of_the_same_quota_keeps_its_place() {
+    let shaper =
+        Shaper::begin(&config_of("q: {limit: 61/min}", "q"), &Metrics::new().unwrap(), None);
+    let deadline = Instant::now() + s(30);
+    let enter = |key: &'static str, held| {
+        let key = move |_| KeyPrint::new("", &SecretValue::new(key.into()));
+        shaper.enter_with(key, (0, 0), deadline, held)
+    };
+    let mut first = enter("old", None).unwrap();
+    drop(first.depart(deadline, anyway).await.unwrap());
+    let mut place = enter("old", None).unwrap();
+    drop(place.depart(deadline, anyway).await.unwrap());
+    let (waited, later) = (place.waited(), enter("new", None).unwrap());
+    assert!(waited > Duration::from_millis(900), "{waited:?}");
+    let place = enter("new", Some(place)).unwrap();
+    assert_eq!(place.waited(), waited);
+    let ticket = |place: &Place| place.0.as_ref().unwrap().ticket;
+    assert!(ticket(&place) < ticket(&later), "it stands where it stood");
 }
 
 #[tokio::test(start_paused = true)]
