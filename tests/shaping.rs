@@ -134,13 +134,14 @@ fn processes_that_begin_paced_take_others_places_without_a_429() {
         for (processes, load, start, overlap) in [
             (1, busy, paced, 5.0),
             (2, busy, paced, 5.0),
-            (8, busy, paced, 5.0),
+            (12, busy, paced, 5.0),
             // 60 s shared by all of them, as long as there is no burst before.
             (3, busy, paced, 19.0),
             // A burst before needs a fifth more room.
             (1, burst, paced, 20.0),
+            (3, burst, paced, 5.0),
             (4, burst, paced, 2.0),
-            (8, burst, cautious, 5.0),
+            (12, burst, cautious, 5.0),
         ] {
             let refused = refused_while_replaced((limit, processes), load, start, overlap);
             assert_eq!(refused, 0, "L = {limit}, {processes}, {load:?}, {start:?}, {overlap} s");

@@ -1,5 +1,5 @@
-//! Promise: where the answer to a refresh is lost, no process ever sends that refresh token again, and a
-//! login heals it everywhere.
+//! Promise: where the answer to a refresh is lost, no process sends that refresh token again once it is
+//! marked in its store, and a login heals it everywhere.
 
 use datapulse_sidecar::emulator::Effect;
 use serde_json::{Value, json};

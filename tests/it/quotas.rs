@@ -215,7 +215,7 @@ async fn credentials_that_hold_the_same_key_share_a_quota_also_when_it_changes()
 #[tokio::test]
 async fn a_call_whose_key_changed_as_it_waited_is_sent_again_by_the_quota_of_the_new_one() {
     let rig = two_credentials(
-        "quotas: {starter: {limit: 10/min}, other: {limit: 20/min}}",
+        "quotas: {starter: {limit: 10/min}, other: {limit: 10/min}}",
         "quota: other, ",
     )
     .await;
@@ -224,7 +224,7 @@ async fn a_call_whose_key_changed_as_it_waited_is_sent_again_by_the_quota_of_the
     flood_second(&rig, 1).await;
     let sent = |quota: &str| format!("quota_sent_total{{quota=\"{quota}\"}}");
     let before = (rig.series(&sent("starter")).await, rig.series(&sent("other")).await);
-    // Three seconds from the one before: it has its token already.
+    // Six seconds from the one before: it has its token already.
     let changed = async {
         rig.series_above("queue_depth{quota=\"other\"}", 0.0).await;
         rig.emulator.remove_key("other");

@@ -64,6 +64,12 @@ async fn a_wait_that_does_not_fit_is_not_waited_for() {
     rig.finish().await;
 }
 
+/// Requests that so many calls make at an upstream that is down: a tenth more, one for each second of
+/// the window, and as many again should the window move.
+const fn most(calls: u64) -> u64 {
+    calls + 2 * (calls / 10 + 10)
+}
+
 #[tokio::test]
 async fn an_upstream_that_is_down_gets_a_tenth_more_and_not_twice_the_load() {
     let rig = Rig::builder().await.log_level("info").start().await;
@@ -73,8 +79,7 @@ async fn an_upstream_that_is_down_gets_a_tenth_more_and_not_twice_the_load() {
     }
     let arrived = rig.emulator.api_requests();
     println!("300 calls made {arrived} requests");
-    // A tenth of 300, one for each second of the window, and as many again should the window move.
-    assert!((301..=380).contains(&arrived), "{arrived}");
+    assert!((301..=most(300)).contains(&arrived), "{arrived}");
     rig.finish().await;
 }
 
@@ -93,8 +98,7 @@ async fn refused_calls_give_nobody_more_retries() {
     }
     let arrived = rig.emulator.api_requests();
     println!("100 calls made {arrived} requests");
-    // A tenth of 100, one for each second of the window, and as many again should the window move.
-    assert!((101..=160).contains(&arrived), "{arrived}");
+    assert!((101..=most(100)).contains(&arrived), "{arrived}");
     rig.finish().await;
 }
 
