@@ -234,7 +234,7 @@ impl Workload<'_> {
         if self.has_replicas() && sidecar.takes_whole_quota {
             return Some(
                 "it has several pods, and each would use the whole quota and meet 429 in half of \
-                 its calls: give the configuration's quotas a `share`, or set shaping.fleet",
+                 its calls: give the configuration's quotas a `share`",
             );
         }
         if self.surges() && sidecar.takes_whole_quota {
