@@ -11,7 +11,8 @@ use super::*;
 use crate::config::model::VaultAuth;
 use crate::store::{Remote, Stores, watched};
 
-/// A Vault that answers each read of the secret in one way, and everything else as it should.
+/// A Vault that answers each login and each read of the secret in one way, and everything else as it
+/// should. It runs on its test's one thread: nothing is answered before all who ask have begun.
 struct Fake {
     stores: Arc<Stores>,
     metrics: Metrics,
@@ -26,12 +27,17 @@ const AT: &str = "vault:secret/a#k";
 
 impl Fake {
     async fn new(reply: Reply) -> Self {
+        let good = r#"{"data": {"ttl": 3600, "renewable": true}}"#;
+        Self::with_login((200, &[], good.to_owned()), reply).await
+    }
+
+    async fn with_login(login: Reply, reply: Reply) -> Self {
         tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "s.canary\n").unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
-        let app = Router::new().fallback(answer).with_state((reply, Arc::clone(&asked)));
+        let app = Router::new().fallback(answer).with_state((login, reply, Arc::clone(&asked)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let mut tasks = JoinSet::new();
@@ -59,7 +65,7 @@ impl Fake {
 }
 
 async fn answer(
-    State((reply, asked)): State<(Reply, Arc<Mutex<Vec<String>>>)>,
+    State((login, reply, asked)): State<(Reply, Reply, Arc<Mutex<Vec<String>>>)>,
     uri: Uri,
     headers: HeaderMap,
 ) -> http::Response<Body> {
@@ -67,9 +73,7 @@ async fn answer(
     assert_eq!(headers["x-vault-namespace"], "team");
     assert_eq!(headers["x-vault-token"], "s.canary");
     let (status, extra, body) = match uri.path() {
-        "/v1/auth/token/lookup-self" => {
-            (200, &[][..], r#"{"data": {"ttl": 3600, "renewable": true}}"#.to_owned())
-        }
+        "/v1/auth/token/lookup-self" => login,
         "/v1/sys/internal/ui/mounts/secret/a" => {
             let body =
                 r#"{"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}}"#;
@@ -202,6 +206,24 @@ async fn denials_never_make_logins_in_a_loop() {
 
 #[tokio::test]
 async fn those_who_wait_for_a_login_that_fails_share_it() {
+    let fake = Fake::with_login((502, &[], String::new()), (200, &[], String::new())).await;
+    let read = async |field: &str| {
+        let at: SecretRef = format!("vault:secret/a#{field}").parse().unwrap();
+        let error = fake.stores.read(&at).await.unwrap_err();
+        assert!(error.to_string().starts_with(&at.to_string()), "{error}");
+        error.kind()
+    };
+    for tries in [1, 2] {
+        let kinds = tokio::join!(read("a"), read("b"), read("c"), read("d"));
+        let want = "internal";
+        assert_eq!(kinds, (want, want, want, want));
+        let logins = fake.metrics.store_logins.with_label_values(&["vault", want]).get();
+        assert_eq!(logins, tries, "one for all of them, and another one for who comes later");
+    }
+}
+
+#[tokio::test]
+async fn a_login_without_its_identity_tells_each_one_what_is_missing() {
     let fake = Fake::new((200, &[], String::new())).await;
     std::fs::remove_file(fake.dir.path().join("token")).unwrap();
     let read = async |field: &str| {
@@ -211,13 +233,8 @@ async fn those_who_wait_for_a_login_that_fails_share_it() {
         assert!(told.starts_with(&at.to_string()) && told.contains("no such secret"), "{told}");
         error.kind()
     };
-    for tries in [1, 2] {
-        let kinds = tokio::join!(read("a"), read("b"), read("c"), read("d"));
-        let want = "no_identity";
-        assert_eq!(kinds, (want, want, want, want));
-        let logins = fake.metrics.store_logins.with_label_values(&["vault", want]).get();
-        assert_eq!(logins, tries, "one for all of them, and another one for who comes later");
-    }
+    assert_eq!(tokio::join!(read("a"), read("b")), ("no_identity", "no_identity"));
+    assert!(fake.asked.lock().is_empty(), "nobody is asked without it");
 }
 
 #[tokio::test]
