@@ -6,7 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Setup, items, none, root, run, text, tool, word};
+use crate::support::{
+    Helm, Setup, items, none, objects, path, pod, root, run, text, title, tool, word,
+};
 
 /// Metrics of other programs that alerts use.
 const OTHERS: &[&str] = &[
@@ -125,4 +127,70 @@ fn the_operators_object_holds_the_same_rules() {
     let dashboard = objects.iter().find_map(|o| o.pointer("/data/datapulse-sidecar.json"));
     let dashboard = dashboard.and_then(Value::as_str).expect("the dashboard");
     assert!(serde_json::from_str::<Value>(dashboard).is_ok());
+}
+
+/// What is for every sidecar of the cluster is asked for once; made with each gateway, it would count
+/// each sidecar as often as there are gateways.
+#[test]
+fn a_gateway_brings_its_own_monitor_and_none_for_the_sidecars_of_others() {
+    let values = "datapulse-sidecar/ci/default-values.yaml";
+    let kinds = ["PodMonitor", "ServiceMonitor", "PrometheusRule"];
+    let served = kinds.map(|kind| format!("--api-versions=monitoring.coreos.com/v1/{kind}"));
+    let served = served.iter().map(String::as_str);
+    let args: Vec<_> = ["--values", values].into_iter().chain(served).collect();
+    let made = objects(&Helm::Four.template("datapulse-sidecar", &args).expect("renders"));
+    let made = made.iter().filter(|o| word(o, "/apiVersion").starts_with("monitoring."));
+    assert_eq!(made.map(title).collect::<Vec<_>>(), ["ServiceMonitor release-datapulse-sidecar"]);
+}
+
+/// Where an object says whom it is for, and whether those are Services instead of pods.
+const SELECTORS: [(&str, &str, bool); 5] = [
+    ("ServiceMonitor", "/spec/selector/matchLabels", true),
+    ("Service", "/spec/selector", false),
+    ("Deployment", "/spec/selector/matchLabels", false),
+    ("PodDisruptionBudget", "/spec/selector/matchLabels", false),
+    ("NetworkPolicy", "/spec/podSelector/matchLabels", false),
+];
+
+#[test]
+fn two_gateways_in_one_namespace_select_nothing_of_each_other() {
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for setup in Setup::of("datapulse-sidecar") {
+        let set = ["--set", "metrics.serviceMonitor.enabled=true"];
+        let args = [&["--values", path(&setup.values)], &set[..]].concat();
+        let render = |name| Helm::Four.release(name, setup.chart, &args);
+        let [blue, green] = ["blue", "green"].map(|name| objects(&render(name).expect("renders")));
+        let both = blue.iter().map(title).filter(|t| green.iter().any(|other| title(other) == *t));
+        // What the values name themselves (extraObjects) is as they say.
+        wrong.extend(both.filter(|title| title.contains("datapulse-sidecar")));
+        for (kind, at, of_services) in SELECTORS {
+            let own = blue.iter().filter(|o| word(o, "/kind") == kind);
+            // The apps that call are the values' to pick.
+            for object in own.filter(|o| !word(o, "/metadata/name").ends_with("-clients")) {
+                seen.insert(kind);
+                let selector = object.pointer(at).expect("it selects");
+                let selected = |objects| selected(objects, selector, of_services);
+                if selected(&blue) != 1 || selected(&green) != 0 {
+                    wrong.push(format!("{}: {}: {selector}", setup.name(), title(object)));
+                }
+            }
+        }
+    }
+    none(&wrong);
+    assert_eq!(seen.len(), SELECTORS.len(), "{seen:?}");
+}
+
+/// How many of the pods, or of the Services, have these labels.
+fn selected(objects: &[Value], selector: &Value, of_services: bool) -> usize {
+    let wanted = selector.as_object().expect("labels");
+    let candidates = objects.iter().filter_map(|object| match of_services {
+        true => (word(object, "/kind") == "Service").then_some(object),
+        false => pod(object),
+    });
+    let fits = |candidate: &&Value| {
+        let labels = candidate.pointer("/metadata/labels");
+        wanted.iter().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value))
+    };
+    candidates.filter(fits).count()
 }

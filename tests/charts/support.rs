@@ -40,7 +40,12 @@ impl Helm {
 
     /// `helm template`: what would be applied, or what was said against it.
     pub(crate) fn template(self, chart: &str, args: &[&str]) -> Result<String, String> {
-        let fixed = ["template", "release", chart, "--namespace", "apps"];
+        self.release("release", chart, args)
+    }
+
+    /// As [`Self::template`], for a release of this name.
+    pub(crate) fn release(self, name: &str, chart: &str, args: &[&str]) -> Result<String, String> {
+        let fixed = ["template", name, chart, "--namespace", "apps"];
         let output = self.run(&[&fixed[..], args].concat());
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
