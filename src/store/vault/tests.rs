@@ -16,12 +16,15 @@ use crate::store::{Remote, Stores, watched};
 struct Fake {
     stores: Arc<Stores>,
     metrics: Metrics,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Asked,
     dir: tempfile::TempDir,
     _tasks: JoinSet<()>,
 }
 
 type Reply = (u16, &'static [(&'static str, &'static str)], String);
+
+/// The paths of the requests, in their order.
+type Asked = Arc<Mutex<Vec<String>>>;
 
 const AT: &str = "vault:secret/a#k";
 
@@ -36,7 +39,7 @@ impl Fake {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "s.canary\n").unwrap();
-        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let asked = Asked::default();
         let app = Router::new().fallback(answer).with_state((login, reply, Arc::clone(&asked)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -65,7 +68,7 @@ impl Fake {
 }
 
 async fn answer(
-    State((login, reply, asked)): State<(Reply, Reply, Arc<Mutex<Vec<String>>>)>,
+    State((login, reply, asked)): State<(Reply, Reply, Asked)>,
     uri: Uri,
     headers: HeaderMap,
 ) -> http::Response<Body> {
