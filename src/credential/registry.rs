@@ -268,6 +268,7 @@ mod tests {
     use axum::routing::post;
     use http::StatusCode;
     use tokio::task::JoinSet;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::config::model::{AsksFor, ClientAuth, ClientCredentials, Level, TokenRequest};
@@ -300,6 +301,22 @@ mod tests {
         }
     }
 
+    /// A client whose parameters name what is not theirs.
+    fn client(secret: &std::path::Path) -> CredentialKind {
+        let client = ClientCredentials {
+            client_id: "etl".to_owned(),
+            auth: ClientAuth::Secret(format!("file:{}", secret.display()).parse().unwrap()),
+            asks_for: AsksFor {
+                scopes: vec!["a:read".to_owned(), "b:write".to_owned()],
+                audience: Some("api".to_owned()),
+                params: [("extra", "1"), ("client_id", "other")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+            },
+        };
+        CredentialKind::ClientCredentials(client)
+    }
+
     #[tokio::test]
     async fn a_rotated_client_secret_is_found_by_the_next_try_and_a_missing_key_harms_nobody_else()
     {
@@ -319,19 +336,8 @@ mod tests {
             token_request: TokenRequest::Json,
             ca_file: None,
         };
-        let client = ClientCredentials {
-            client_id: "etl".to_owned(),
-            auth: ClientAuth::Secret(format!("file:{}", secret.display()).parse().unwrap()),
-            asks_for: AsksFor {
-                scopes: vec!["a:read".to_owned(), "b:write".to_owned()],
-                audience: Some("api".to_owned()),
-                params: [("extra", "1"), ("client_id", "other")]
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .into(),
-            },
-        };
         let credentials = [
-            credential("etl", true, CredentialKind::ClientCredentials(client)),
+            credential("etl", true, client(&secret)),
             credential("key", false, CredentialKind::ApiKey("file:/nowhere/key".parse().unwrap())),
         ];
         let metrics = Metrics::new().unwrap();
@@ -350,12 +356,17 @@ mod tests {
         }
         let etl = registry.get(0).unwrap();
         let refused = |registry: &Registry| registry.report()[0].last_error.clone();
-        while refused(&registry).is_none() {
-            assert!(etl.token(Instant::now() + Duration::from_millis(5)).await.is_err());
-        }
+        let patience = Duration::from_secs(60);
+        let asked = async {
+            while refused(&registry).is_none() {
+                assert!(etl.token(Instant::now() + Duration::from_millis(5)).await.is_err());
+            }
+        };
+        timeout(patience, asked).await.expect("the issuer is asked");
         assert!(refused(&registry).unwrap().ends_with("401 (invalid_client)"));
         std::fs::write(&secret, "new\n").unwrap();
-        assert_eq!(etl.wait_usable().await.generation(), Generation(1));
+        let token = timeout(patience, etl.wait_usable()).await.expect("the next try finds it");
+        assert_eq!(token.generation(), Generation(1));
         assert!(registry.by_name("key").unwrap().current().is_none());
         let required: Vec<_> = registry.required().map(|handle| &**handle.name()).collect();
         assert_eq!(required, ["etl"]);

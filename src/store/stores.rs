@@ -280,15 +280,18 @@ mod tests {
     async fn reads_are_dispatched_and_counted() {
         let metrics = Metrics::new().unwrap();
         let stores = Stores::new(&metrics);
-        let present = "env:CARGO_PKG_NAME".parse().unwrap();
-        let read = stores.read(&present).await.unwrap();
-        assert_eq!(read.value.expose_str(), Some("datapulse-sidecar"));
-        assert!(stores.read(&"file:/nowhere/key".parse().unwrap()).await.is_err());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "the-key").unwrap();
+        let present = format!("file:{}", file.display()).parse().unwrap();
+        assert_eq!(stores.read(&present).await.unwrap().value.expose_str(), Some("the-key"));
+        let absent = "env:DATAPULSE_SIDECAR_NO_SUCH_VARIABLE".parse().unwrap();
+        assert!(stores.read(&absent).await.is_err());
         assert!(stores.read(&"vault:a/b#c".parse().unwrap()).await.is_err());
         let text = metrics.render().unwrap();
         for line in [
-            r#"store_reads_total{outcome="ok",store="env"} 1"#,
-            r#"store_reads_total{outcome="missing",store="file"} 1"#,
+            r#"store_reads_total{outcome="ok",store="file"} 1"#,
+            r#"store_reads_total{outcome="missing",store="env"} 1"#,
             r#"store_reads_total{outcome="not_configured",store="vault"} 1"#,
             r#"store_up{store="env"} 1"#,
             r#"store_up{store="file"} 1"#,

@@ -366,7 +366,8 @@ async fn an_app_that_is_down_or_hangs_is_told_so_that_the_sender_tries_again() {
     bench.app.gate.forget_permits(Semaphore::MAX_PERMITS);
     assert_eq!(bench.deliver(CURRENT, "", b"{}").await, 504);
     bench.app_task.abort();
-    while bench.tasks.join_next().await.is_some_and(|ended| ended.is_ok()) {}
+    let gone = async { while bench.tasks.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
+    timeout(PATIENCE, gone).await.expect("the app ends");
     let patient = model::Endpoint { timeout: PATIENCE, ..bench.endpoint.clone() };
     let http = tls::delivery_client(&Roots::none()).unwrap();
     assert!(bench.webhooks.renew(&[patient], http, &bench.secrets).is_empty());
@@ -448,9 +449,12 @@ async fn the_same_delivery_twice_at_once_is_with_the_app_once() {
     bench.app.gate.forget_permits(Semaphore::MAX_PERMITS);
     let first = bench.deliver(CURRENT, "", b"a");
     let second = async {
-        while bench.got() == 0 {
-            tokio::task::yield_now().await;
-        }
+        let comes = async {
+            while bench.got() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, comes).await.expect("the first one comes");
         let status = bench.deliver(CURRENT, "", b"a").await;
         bench.app.gate.add_permits(1);
         status

@@ -127,9 +127,7 @@ async fn a_call_that_waits_for_its_turn_is_not_sent_with_a_credential_that_is_pa
     assert_eq!(rig.get("/v1/datasets").await.status(), 200);
     let waiting = rig.get("/v1/datasets");
     let pausing = async {
-        while rig.series(r#"queue_depth{quota="slow"}"#).await < 1.0 {
-            tokio::task::yield_now().await;
-        }
+        rig.until(async || rig.series(r#"queue_depth{quota="slow"}"#).await >= 1.0).await;
         post(&rig, "/credentials/reader/pause").await
     };
     let (answer, (status, _)) = tokio::join!(waiting, pausing);

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{CANARY, Process, Rig};
+use crate::support::{CANARY, PATIENCE, Process, Rig};
 
 /// 20 calls a second, so that seconds are many windows. A machine that stands still for less than
 /// `spread` pushes no more requests together than the product promises to keep apart.
@@ -260,7 +260,9 @@ async fn status_tells_of_each_quota_its_limit_its_use_and_who_waits() {
             flood_second(&rig, 60).await;
         }
     };
+    let seen = tokio::time::timeout(PATIENCE, seen);
     let quota = tokio::select! { quota = seen => quota, () = flooding => unreachable!() };
+    let quota = quota.expect("somebody waits");
     assert_eq!((&quota["name"], &quota["limit"]), (&"starter".into(), &20.into()));
     assert_eq!((&quota["window_seconds"], &quota["share"]), (&1.into(), &1.0.into()));
     assert_eq!(quota["waiting"][0]["tenant"], "second");

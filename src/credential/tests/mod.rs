@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::schedule::last_use_after;
 use super::supply::Supply;
@@ -19,7 +19,7 @@ use super::*;
 use crate::clock::{self, Moment};
 use crate::config::model::{Credential, CredentialKind, Level};
 use crate::secret::SecretRef;
-use crate::store::{self, EnvStore, SecretStore, SecretVersion, SecretWatch, Secrets};
+use crate::store::{self, SecretStore, SecretVersion, SecretWatch, Secrets};
 use crate::telemetry::Metrics;
 
 const CANARY: &str = "dp_live_canary";
@@ -100,8 +100,8 @@ impl Bench {
     }
 
     fn with_gate(script: &[Answer], gate: Option<Semaphore>) -> Self {
-        let (secrets, _watcher) = store::watched(Arc::new(EnvStore));
-        Self::with_secrets(script, gate, &secrets, "env:CARGO_PKG_NAME")
+        let (secrets, _watcher) = store::watched(Arc::new(Text(Mutex::new("secret"))));
+        Self::with_secrets(script, gate, &secrets, "file:/nowhere/key")
     }
 
     fn with_secrets(
@@ -162,6 +162,31 @@ impl Bench {
 
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(3600)
+}
+
+/// Waits for what has to come, looking once a `step` of the paused clock: while there are timers that
+/// clock never stands still, and a test that waits for ever never ends. What comes and goes may be missed
+/// between two looks.
+async fn until(what: &str, step: Duration, is_so: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if is_so() {
+            return;
+        }
+        sleep(step).await;
+    }
+    panic!("{what}: not after {:?}", step * 100_000);
+}
+
+/// Waits for a token that calls can use.
+async fn usable(handle: &CredentialHandle) -> Arc<AccessToken> {
+    let token = timeout(Duration::from_secs(3600), handle.wait_usable()).await;
+    token.unwrap_or_else(|_elapsed| panic!("no token after an hour: {:?}", handle.report()))
+}
+
+/// Waits for the end of a credential's task.
+async fn task_ends(tasks: &mut JoinSet<()>) {
+    let ended = timeout(Duration::from_secs(3600), tasks.join_next()).await;
+    ended.expect("the task ends within an hour").unwrap().unwrap();
 }
 
 /// Lets every other task run until it waits.
@@ -235,7 +260,7 @@ async fn without_calls_the_backoff_alone_finds_the_issuer_again() {
     sleep(Duration::from_secs(1000)).await;
     bench.answer(&[Answer::New(300)]);
     let begin = Instant::now();
-    bench.handle.wait_usable().await;
+    usable(&bench.handle).await;
     assert!(begin.elapsed() <= Duration::from_secs(60));
 }
 
@@ -263,9 +288,8 @@ async fn a_stale_token_is_served_while_the_issuer_is_down_and_until_its_last_use
 async fn an_hour_without_the_issuer_fails_no_call_and_asks_it_a_bounded_number_of_times() {
     let bench = Bench::new(&[Answer::New(86_400), Answer::Fail]);
     bench.token().await.unwrap();
-    while bench.handle.report().state == "fresh" {
-        sleep(Duration::from_secs(10)).await;
-    }
+    let ten_seconds = Duration::from_secs(10);
+    until("a refresh", ten_seconds, || bench.handle.report().state != "fresh").await;
     let before = bench.asked();
     for _ in 0..3600 {
         sleep(Duration::from_secs(1)).await;
@@ -530,7 +554,7 @@ async fn the_task_ends_with_its_last_handle_even_in_the_middle_of_a_mint() {
         settle().await;
         assert!(tasks.try_join_next().is_none());
         drop(other);
-        tasks.join_next().await.unwrap().unwrap();
+        task_ends(&mut tasks).await;
     }
 }
 
@@ -581,9 +605,7 @@ async fn a_changed_secret_mints_once_and_the_old_token_stays_until_the_new_one_i
     assert_eq!(bench.asked(), 1, "looking alone asks nobody");
     *store.0.lock() = "two";
     // The poll's longest, and not the ten seconds after which an attempt is given up.
-    while bench.asked() == 1 {
-        sleep(Duration::from_secs(1)).await;
-    }
+    until("another mint", Duration::from_secs(1), || bench.asked() > 1).await;
     assert_eq!(bench.handle.current().unwrap().generation(), old);
     bench.open(1);
     settle().await;

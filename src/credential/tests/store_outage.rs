@@ -110,7 +110,7 @@ async fn spending(store: &Arc<Polled>) -> (Arc<Spending>, CredentialHandle, Join
     let supply = Supply::new(&credential.name, stored, Box::new(Grant(Arc::clone(&source))), None);
     let (refresher, handle) = Refresher::new(&credential, supply, &Metrics::new().unwrap());
     tasks.spawn(refresher.run());
-    handle.wait_usable().await;
+    usable(&handle).await;
     (source, handle, tasks)
 }
 
@@ -135,9 +135,7 @@ async fn a_new_secret_does_not_hurry_a_try_that_fails_for_another_reason() {
     let store = Arc::new(Polled::default());
     let (source, handle, _tasks) = spending(&store).await;
     source.is_unprepared.store(true, Ordering::SeqCst);
-    while handle.report().state != "expired" {
-        sleep(Duration::from_secs(1)).await;
-    }
+    until("its end", Duration::from_secs(1), || handle.report().state == "expired").await;
     store.put(KEY, "r1");
     source.prepared.store(0, Ordering::SeqCst);
     sleep(HOUR).await;

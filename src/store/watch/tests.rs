@@ -315,7 +315,7 @@ async fn a_document_is_watched_with_its_lines() {
     assert_eq!(document.read().await.unwrap().value.expose_str(), Some("a\nb"));
     assert!(secrets.watch(&at).read().await.is_err(), "nobody else takes it");
     std::fs::write(&path, "a\nc\n").unwrap();
-    document.changed().await;
+    timeout(Duration::from_secs(60), document.changed()).await.expect("it is noticed");
     assert_eq!(document.read().await.unwrap().value.expose_str(), Some("a\nc"));
 }
 

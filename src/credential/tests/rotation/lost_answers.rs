@@ -59,13 +59,8 @@ async fn a_lost_answer_is_seen_by_everybody_who_shares_the_token_in_a_file() {
 #[tokio::test(start_paused = true)]
 async fn of_a_successor_that_was_never_written_the_answer_is_lost_for_everybody_too() {
     let (issuer, store, sidecar) = bench(true).await;
-    while store.held.lock().claimed.is_none() {
-        sleep(Duration::from_millis(1)).await;
-    }
-    *store.is_full.lock() = true;
-    while !sidecar.handle.report().unpersisted {
-        sleep(Duration::from_millis(100)).await;
-    }
+    store.fills_up_after_a_claim().await;
+    sidecar.fails_to_write().await;
     issuer.goes_wrong(Mishap::Lost);
     sidecar.handle.refresh(far()).await;
     assert!(issuer.mishaps.lock().is_empty());
@@ -126,14 +121,10 @@ async fn a_late_mark_is_never_put_over_what_another_one_got_meanwhile() {
     let cut_off = Sidecar::new(&far_away, VAULT, &issuer);
     cut_off.gets("fresh").await;
     issuer.goes_wrong(Mishap::Vanished);
-    while store.held.lock().claimed.is_none() {
-        sleep(Duration::from_millis(1)).await;
-    }
+    store.is_claimed().await;
     *far_away.is_cut.lock() = true;
     let other = Sidecar::new(&store, VAULT, &issuer);
-    while issuer.sent("r1") == 0 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    until("a refresh", Duration::from_millis(10), || issuer.sent("r1") > 0).await;
     *far_away.is_cut.lock() = false;
     // Tried again meanwhile, at the latest after 5 s and as long as two answers take.
     sleep(Duration::from_secs(8)).await;

@@ -13,6 +13,7 @@ use crate::credential::succession::Keepers;
 use crate::store::{CLAIM_LAPSE, Claim, FileStore, Version};
 
 const LIFE: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(100);
 
 fn value(text: &str) -> SecretValue {
     SecretValue::new(text.as_bytes().to_vec())
@@ -175,6 +176,18 @@ impl Versioned {
         self.held.lock().text.clone()
     }
 
+    /// Waits for a claim.
+    async fn is_claimed(&self) {
+        let claimed = || self.held.lock().claimed.is_some();
+        until("a claim", Duration::from_millis(1), claimed).await;
+    }
+
+    /// The next claim is written, and then the disk is full.
+    async fn fills_up_after_a_claim(&self) {
+        self.is_claimed().await;
+        *self.is_full.lock() = true;
+    }
+
     fn put(&self, text: &str) {
         let held = &mut *self.held.lock();
         *held = Held { text: Some(text.to_owned()), version: held.version + 1, claimed: None };
@@ -297,8 +310,25 @@ impl Sidecar {
         let begin = Instant::now();
         while self.handle.report().state != state {
             assert!(begin.elapsed() < Duration::from_secs(600), "{:?}", self.handle.report());
-            sleep(Duration::from_millis(100)).await;
+            sleep(TICK).await;
         }
+    }
+
+    /// Three more tokens, and never none.
+    async fn renews_thrice(&self) {
+        let three = self.handle.report().generation + 3;
+        while self.handle.report().generation < three {
+            assert!(self.serves().await, "{:?}", self.handle.report());
+            sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    async fn fails_to_write(&self) {
+        until("a write that fails", TICK, || self.handle.report().unpersisted).await;
+    }
+
+    async fn has_written(&self) {
+        until("a write that comes through", TICK, || !self.handle.report().unpersisted).await;
     }
 }
 
@@ -318,10 +348,11 @@ async fn a_thousand_expiries(store: &Arc<impl SecretStore + 'static>, at: &str) 
     let issuer = Strict::new(true, None);
     let both = [Sidecar::new(store, at, &issuer), Sidecar::new(store, at, &issuer)];
     for one in &both {
-        one.handle.wait_usable().await;
+        usable(&one.handle).await;
     }
     let begin = Instant::now();
     while both.iter().any(|one| one.handle.report().generation < 1000) {
+        assert!(begin.elapsed() < LIFE * 1000, "one token lives longer than it should");
         for one in &both {
             assert!(one.serves().await, "{:?}", one.handle.report());
         }
@@ -433,28 +464,13 @@ async fn what_somebody_else_wrote_is_used_after_a_lost_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_cannot_be_written_is_used_and_written_once_that_works() {
     let (issuer, store, sidecar) = bench(true).await;
-    // The claim is written, and then the disk is full.
-    let gate = async {
-        while store.held.lock().claimed.is_none() {
-            sleep(Duration::from_millis(1)).await;
-        }
-        *store.is_full.lock() = true;
-    };
-    gate.await;
-    while !sidecar.handle.report().unpersisted {
-        sleep(Duration::from_millis(100)).await;
-    }
+    store.fills_up_after_a_claim().await;
+    sidecar.fails_to_write().await;
     assert_eq!(store.text().as_deref(), Some("r1"));
-    let three = sidecar.handle.report().generation + 3;
-    while sidecar.handle.report().generation < three {
-        assert!(sidecar.serves().await);
-        sleep(Duration::from_secs(5)).await;
-    }
+    sidecar.renews_thrice().await;
     assert_eq!(store.text().as_deref(), Some("r1"), "it is still full");
     *store.is_full.lock() = false;
-    while sidecar.handle.report().unpersisted {
-        sleep(Duration::from_secs(1)).await;
-    }
+    sidecar.has_written().await;
     assert_eq!(store.text(), issuer.state.lock().good);
     assert_eq!(issuer.revocations(), 0);
 }
@@ -474,7 +490,7 @@ async fn an_issuer_that_has_the_token_stay_as_it_is_leaves_it_to_everybody() {
     std::fs::write(&path, "r0\n").unwrap();
     let written = std::fs::metadata(&path).unwrap().modified().unwrap();
     let third = Sidecar::new(&Arc::new(FileStore), &format!("file:{}", path.display()), &issuer);
-    third.handle.wait_usable().await;
+    usable(&third.handle).await;
     for _ in 0..20 {
         assert!(third.serves().await);
         sleep(Duration::from_secs(20)).await;
@@ -528,18 +544,10 @@ async fn a_store_that_goes_back_to_a_used_up_token_has_it_sent_by_nobody() {
 async fn a_write_of_our_own_that_came_late_is_not_taken_for_somebody_elses() {
     let (issuer, store, sidecar) = bench(true).await;
     *store.is_slow.lock() = true;
-    while !sidecar.handle.report().unpersisted {
-        sleep(Duration::from_millis(100)).await;
-    }
-    let three = sidecar.handle.report().generation + 3;
-    while sidecar.handle.report().generation < three {
-        assert!(sidecar.serves().await, "{:?}", sidecar.handle.report());
-        sleep(Duration::from_secs(5)).await;
-    }
+    sidecar.fails_to_write().await;
+    sidecar.renews_thrice().await;
     *store.is_slow.lock() = false;
-    while sidecar.handle.report().unpersisted {
-        sleep(Duration::from_secs(1)).await;
-    }
+    sidecar.has_written().await;
     sidecar.handle.refresh(far()).await;
     assert_eq!(store.text(), issuer.state.lock().good);
     assert_eq!(issuer.revocations(), 0);
@@ -551,9 +559,7 @@ async fn an_issuer_that_is_down_uses_up_few_versions_of_a_secret_in_aws() {
     (0..1000).for_each(|_| issuer.goes_wrong(Mishap::Down));
     let (begin, sidecar) = (Instant::now(), Sidecar::new(&store, "aws:alice", &issuer));
     // A short outage costs little time.
-    while issuer.mishaps.lock().len() > 995 {
-        sleep(Duration::from_secs(1)).await;
-    }
+    until("five tries", Duration::from_secs(1), || issuer.mishaps.lock().len() <= 995).await;
     assert!(begin.elapsed() < Duration::from_secs(120), "{:?}", begin.elapsed());
     for _ in 0..24 * 60 {
         sidecar.serves().await;
@@ -597,9 +603,7 @@ async fn neither_a_reload_nor_the_end_drops_an_answer_that_is_on_its_way() {
         let gate = Some(Semaphore::new(0));
         let (issuer, store) = (Strict::new(true, gate), Versioned::new(Some("r0")));
         let Sidecar { handle, mut tasks } = Sidecar::new(&store, VAULT, &issuer);
-        while issuer.sent("r0") == 0 {
-            sleep(Duration::from_millis(10)).await;
-        }
+        until("a refresh", Duration::from_millis(10), || issuer.sent("r0") > 0).await;
         let ended = async {
             if is_the_end {
                 handle.end();
@@ -615,7 +619,7 @@ async fn neither_a_reload_nor_the_end_drops_an_answer_that_is_on_its_way() {
         };
         tokio::join!(ended, answers);
         drop(handle);
-        tasks.join_next().await.unwrap().unwrap();
+        task_ends(&mut tasks).await;
         assert_eq!(store.text().as_deref(), Some("r1"));
     }
 }
