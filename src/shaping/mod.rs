@@ -38,6 +38,7 @@ mod build;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,8 +51,8 @@ use crate::telemetry::Metrics;
 use build::{Builder, length_max};
 use lines::Line;
 pub use own_call::OwnPermit;
-use place::Turn;
 pub use place::{Permit, Place};
+use place::{Turn, Waited};
 use quota::Quota;
 pub use report::{Learnt, QuotaReport, ShadowReport, WaitingReport};
 pub use sharing::SharedKey;
@@ -65,6 +66,8 @@ pub struct Shaper {
     /// Quotas of earlier configurations, which keys were counted under.
     left: BTreeMap<String, Arc<Quota>>,
     sharing: Sharing,
+    /// The last ticket that a call got, in whichever quota: the same after a reload.
+    tickets: Arc<AtomicU64>,
     /// No call waits longer for its turn.
     wait_max: Duration,
     /// When the time of every schedule begins.
@@ -98,6 +101,7 @@ pub struct Refusal {
 struct Parts {
     left: BTreeMap<String, Arc<Quota>>,
     sharing: Sharing,
+    tickets: Arc<AtomicU64>,
     began_at: Instant,
     boot: Option<Boot>,
     file: Arc<Mutex<Option<StateFile>>>,
@@ -116,8 +120,9 @@ impl Shaper {
         let at = &config.shaping.state_file;
         let file = is_needed.then(|| StateFile::open(at, boot, metrics)).flatten();
         let file = Arc::new(Mutex::new(file));
-        let (left, sharing) = (BTreeMap::new(), Sharing::new(config, None));
-        let parts = Parts { left, sharing, began_at, boot, file };
+        let (left, sharing, tickets) =
+            (BTreeMap::new(), Sharing::new(config, None), Arc::default());
+        let parts = Parts { left, sharing, tickets, began_at, boot, file };
         Self::build(config, parts, metrics, |builder, name, quota| builder.first(name, quota))
     }
 
@@ -126,6 +131,7 @@ impl Shaper {
     #[must_use]
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
         let (began_at, boot, file) = (self.began_at, self.boot, Arc::clone(&self.file));
+        let tickets = Arc::clone(&self.tickets);
         if before.quotas.is_empty() && !now.quotas.is_empty() {
             // Until now there was nothing to keep.
             let mut open = file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,7 +146,7 @@ impl Shaper {
         let left = gone.inspect(|(_, quota)| quota.retire());
         let left = left.filter(|(name, _)| counted.contains(name.as_str()));
         let left = left.map(|(name, quota)| (name.clone(), Arc::clone(quota))).collect();
-        let parts = Parts { left, sharing, began_at, boot, file };
+        let parts = Parts { left, sharing, tickets, began_at, boot, file };
         Self::build(now, parts, metrics, |builder, name, quota| match self.known(name) {
             Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(known)),
             Some(known) => builder.changed(known, quota),
@@ -155,7 +161,7 @@ impl Shaper {
 
     fn build(
         config: &Config,
-        Parts { left, sharing, began_at, boot, file }: Parts,
+        Parts { left, sharing, tickets, began_at, boot, file }: Parts,
         metrics: &Metrics,
         quota: impl Fn(&mut Builder<'_>, &str, &model::Quota) -> Option<Arc<Quota>>,
     ) -> Self {
@@ -170,7 +176,8 @@ impl Shaper {
         };
         let quotas = config.quotas.iter().filter_map(shaped).collect();
         drop(open);
-        Self { quotas, left, sharing, wait_max: config.shaping.wait_max, began_at, boot, file }
+        let wait_max = config.shaping.wait_max;
+        Self { quotas, left, sharing, tickets, wait_max, began_at, boot, file }
     }
 
     /// The place of a call of this tenant's in a quota that its credential is not looked at for: see
@@ -187,8 +194,9 @@ impl Shaper {
         self.place(quota, tenant, deadline, Place(None))
     }
 
-    /// A place in this quota's queue, for a call that has `held` in another one by now: it is refused
-    /// for no lack of places where it had one, and what it waited stays told.
+    /// A place in this quota's queue, for a call that has `held` in another one by now: it stands where
+    /// it would stand here, is refused for no lack of places where it had one, and what it waited stays
+    /// told.
     fn place(
         &self,
         quota: Option<&str>,
@@ -202,10 +210,11 @@ impl Shaper {
             return Ok(Place(None));
         };
         let (quota, line, wait_max) = (Arc::clone(&shaped.quota), Arc::clone(line), self.wait_max);
-        let (arrived_at, ticket) = (Instant::now(), quota.ticket());
-        let held = held.0.as_mut();
-        let (returns, waited) =
-            held.map(|turn| (turn.returns, std::mem::take(&mut turn.waited))).unwrap_or_default();
+        let arrived_at = Instant::now();
+        let (ticket, returns, waited) = match &mut held.0 {
+            Some(turn) => (turn.ticket, turn.returns, std::mem::take(&mut turn.waited)),
+            None => (self.tickets.fetch_add(1, Ordering::Relaxed) + 1, false, Waited::default()),
+        };
         quota.foresee((&line, ticket, returns), deadline.min(arrived_at + wait_max))?;
         Ok(Place(Some(Turn {
             quota,

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::lines::Line;
 use super::place::Place;
-use super::queue::Ticket;
 use super::quota::Quota;
 use super::sharing::{Moves, SharedKey};
 use super::{Refusal, Shaped, Shaper};
@@ -21,10 +20,6 @@ use crate::credential::{KeyPrint, Registry};
 pub(super) struct Heir {
     credential: Arc<str>,
     quota: Weak<Quota>,
-    /// Their tickets there follow this one, in their order.
-    after: Ticket,
-    /// How many tickets are theirs.
-    tickets: Ticket,
     /// What is known there of their charges: they are before any of its own from then on.
     charge: u64,
 }
@@ -34,7 +29,6 @@ pub(super) struct Heir {
 pub(super) struct Seat {
     pub(super) quota: Arc<Quota>,
     pub(super) line: Arc<Line>,
-    pub(super) ticket: Ticket,
     /// The charge of the last attempt that left; 0: none did.
     pub(super) charge: u64,
 }
@@ -50,18 +44,14 @@ impl Seat {
     }
 
     fn next(&self, credential: &str) -> Option<Self> {
-        let (quota, ticket, charge) = {
+        let (quota, charge) = {
             let heirs = self.quota.heirs();
             let heir = heirs.iter().find(|heir| *heir.credential == *credential)?;
-            let ticket = (self.ticket <= heir.tickets).then_some(heir.after + self.ticket);
-            (heir.quota.upgrade()?, ticket, heir.charge)
+            (heir.quota.upgrade()?, heir.charge)
         };
-        let mut turns = quota.lock();
-        let line = turns.line_for(&self.line.name);
-        let ticket = ticket.unwrap_or_else(|| turns.ticket());
-        drop(turns);
+        let line = quota.lock().line_for(&self.line.name);
         let charge = if self.charge == 0 { 0 } else { charge };
-        Some(Self { quota, line, ticket, charge })
+        Some(Self { quota, line, charge })
     }
 }
 
@@ -73,7 +63,6 @@ impl Quota {
         let now = self.since(Instant::now());
         let mut turns = self.lock();
         let (history, of_tenants) = (turns.schedule.history(now), turns.lines.sent(now));
-        let tickets = turns.ticket();
         {
             let mut theirs = heir.lock();
             theirs.schedule.join(&history, now);
@@ -81,14 +70,14 @@ impl Quota {
             // Calls of our own are short, and leave by the schedule that they wait for.
             let own_waiting = u32::try_from(turns.own_waiting).unwrap_or(u32::MAX);
             theirs.schedule.add(own_waiting, now);
-            let (after, charge) = theirs.reserve(tickets);
+            let charge = theirs.schedule.charge_for_all_before();
             let mut heirs = self.heirs();
             heirs.retain(|one| {
                 !credentials.contains(&one.credential) && one.quota.strong_count() > 0
             });
             heirs.extend(credentials.iter().map(|credential| {
                 let (credential, quota) = (Arc::clone(credential), Arc::downgrade(heir));
-                Heir { credential, quota, after, tickets, charge }
+                Heir { credential, quota, charge }
             }));
         }
         // Some of theirs may still be on its way.

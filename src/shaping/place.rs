@@ -162,10 +162,10 @@ impl Place {
     ) -> Option<(Duration, bool)> {
         let turn = self.0.as_ref()?;
         let (_, departed_at) = turn.sent?;
-        let Seat { quota, line, ticket, charge } = turn.seat();
+        let Seat { quota, line, charge } = turn.seat();
         quota.told(headers, departed_at);
         let pause = quota.throttled(charge, asked);
-        let again = quota.returns_by(&line, ticket);
+        let again = quota.returns_by(&line, turn.ticket);
         let by = deadline.min(Instant::now() + turn.wait_max);
         Some((pause, quota.is_held() && again < by))
     }
@@ -203,7 +203,7 @@ impl Turn {
     fn seat(&self) -> Seat {
         let (quota, line) = (Arc::clone(&self.quota), Arc::clone(&self.line));
         let charge = self.sent.map_or(0, |(charge, _)| charge);
-        let seat = Seat { quota, line, ticket: self.ticket, charge };
+        let seat = Seat { quota, line, charge };
         seat.heir(self.credential.as_ref()).unwrap_or(seat)
     }
 
@@ -217,8 +217,8 @@ impl Turn {
     /// Goes on there.
     fn follow(&mut self) {
         if self.quota.is_left_by(self.credential.as_ref()) {
-            let Seat { quota, line, ticket, charge } = self.seat();
-            (self.quota, self.line, self.ticket) = (quota, line, ticket);
+            let Seat { quota, line, charge } = self.seat();
+            (self.quota, self.line) = (quota, line);
             self.sent = self.sent.map(|(_, departed_at)| (charge, departed_at));
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// When a request arrived, against others of its quota.
+/// When a request arrived, against others: the same one in whichever queue it waits.
 pub type Ticket = u64;
 
 /// The requests that wait under one quota.

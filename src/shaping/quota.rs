@@ -96,11 +96,6 @@ impl Quota {
         self.lock().schedule.interval()
     }
 
-    /// When a call arrived, against others.
-    pub(super) fn ticket(&self) -> Ticket {
-        self.lock().ticket()
-    }
-
     /// Whether a call that arrives now would leave before its deadline.
     pub(super) fn foresee(
         &self,

@@ -86,6 +86,12 @@ impl Schedule {
         self.charges += 1;
     }
 
+    /// One charge for all requests that left elsewhere: it is before any of its own from now on.
+    pub(super) const fn charge_for_all_before(&mut self) -> u64 {
+        self.charges += 1;
+        self.charges
+    }
+
     /// Whether anything is held back from now on. What was sent while nothing was counts as far back
     /// as a limiter remembers it.
     pub const fn keep(&mut self, is_kept: bool) {

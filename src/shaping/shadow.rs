@@ -18,6 +18,8 @@ use crate::config::model::Tenant;
 #[derive(Debug)]
 pub(super) struct Shadow {
     turns: Turns<Waiting>,
+    /// The last ticket that was given.
+    ticket: Ticket,
     /// Those who wait, the most pressing first.
     deadlines: BTreeMap<(Duration, Ticket), Waiting>,
     /// Up to here it was followed what becomes of those who wait.
@@ -79,7 +81,7 @@ impl Shadow {
         schedule.keep(true);
         let (turns, counts) = (Turns::new(schedule), Counts::default());
         let (deadlines, outcomes) = (BTreeMap::new(), Vec::new());
-        Self { turns, deadlines, at: now, began_at: now, counts, outcomes }
+        Self { turns, ticket: 0, deadlines, at: now, began_at: now, counts, outcomes }
     }
 
     /// A line for each of these tenants, and places for so many calls.
@@ -97,7 +99,8 @@ impl Shadow {
     pub(super) fn arrive(&mut self, tenant: &str, deadline: Duration, now: Duration) {
         self.advance(now);
         let Some(line) = self.turns.lines.of_tenant(tenant) else { return };
-        let ticket = self.turns.ticket();
+        self.ticket += 1;
+        let ticket = self.ticket;
         let waiting = Waiting { line: Arc::clone(&line), ticket, arrived_at: now, deadline };
         if self.turns.foresee(waiting.request(), now).is_err() {
             self.came_to(Outcome::Refused);

@@ -1298,3 +1298,55 @@ async fn a_tenants_own_bound_holds_also_where_its_calls_come_to_another_quota() 
     let within = left.iter().filter(|left| left.is_ok_and(|at| at <= began + s(60)));
     assert!((30..=40).contains(&within.count()), "{left:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_keep_their_order_however_often_their_key_moves_to_and_fro() {
+    let metrics = Metrics::new().unwrap();
+    let terms = "{limit: 601/min, cold_start: cautious}";
+    let quotas = format!("starter: {terms}, plan: {terms}");
+    let configs = ["starter", "plan"].map(|quota| config_of(&quotas, quota));
+    let mut shaper = Arc::new(Shaper::begin(&configs[0], &metrics, None));
+    let (mut calls, order) = (JoinSet::new(), Arc::new(Mutex::new(Vec::new())));
+    for number in 1..=400 {
+        if number % 10 == 0 {
+            let (shaper, order) = (Arc::clone(&shaper), Arc::clone(&order));
+            calls.spawn(async move {
+                keyed(shaper).await.unwrap();
+                order.lock().push(number);
+            });
+            settle().await;
+        }
+        let [from, to] = [number + 1, number].map(|number| &configs[number % 2]);
+        shaper = Arc::new(shaper.renewed(from, to, &metrics));
+        tokio::task::yield_now().await;
+    }
+    calls.join_all().await;
+    assert_eq!(*order.lock(), (1..=40).map(|ten| ten * 10).collect::<Vec<_>>());
+}
+
+/// As after a 401, when the key that another credential holds was put in the place of the first.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_sent_again_with_a_key_of_another_quota_stands_before_later_ones() {
+    let mut config = config_of("plan: {limit: 100/min}, starter: {limit: 61/min}", "plan");
+    let mut other = config.credentials.first().unwrap().clone();
+    (other.name, other.quota) = ("b".into(), Some("starter".into()));
+    config.credentials.push(other);
+    let shaper = Shaper::begin(&config, &Metrics::new().unwrap(), None);
+    let deadline = Instant::now() + s(30);
+    let enter = |own: &'static str, credential, held| {
+        let key = move |index| {
+            let key = if index == 0 { own } else { "b's" };
+            KeyPrint::new("", &SecretValue::new(key.into()))
+        };
+        shaper.enter_with(key, (credential, 0), deadline, held)
+    };
+    let mut place = enter("a's", 0, None).unwrap();
+    drop(place.depart(deadline, anyway).await.unwrap());
+    let later = enter("a's", 1, None).unwrap();
+    let quota = |place: &Place| Arc::clone(&place.0.as_ref().unwrap().quota);
+    assert!(!Arc::ptr_eq(&quota(&place), &quota(&later)));
+    let place = enter("b's", 0, Some(place)).unwrap();
+    assert!(Arc::ptr_eq(&quota(&place), &quota(&later)));
+    let ticket = |place: &Place| place.0.as_ref().unwrap().ticket;
+    assert!(ticket(&place) < ticket(&later));
+}

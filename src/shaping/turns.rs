@@ -22,7 +22,6 @@ pub(super) struct Turns<W> {
     pub(super) schedule: Schedule,
     pub(super) lines: Lines,
     pub(super) queue: FairQueue<Waiting<W>>,
-    next_ticket: Ticket,
     /// Writes down what leaves; `None`: a restart forgets it.
     pub(super) keeper: Option<Keeper>,
     /// Calls of the sidecar's own that wait, ahead of the queue.
@@ -73,14 +72,7 @@ impl<W> Turns<W> {
     /// Turns with nobody waiting; [`Self::arrange`] says for whom.
     pub(super) fn new(schedule: Schedule) -> Self {
         let queue = FairQueue::new(&[], 0);
-        Self {
-            schedule,
-            lines: Lines::default(),
-            queue,
-            next_ticket: 0,
-            keeper: None,
-            own_waiting: 0,
-        }
+        Self { schedule, lines: Lines::default(), queue, keeper: None, own_waiting: 0 }
     }
 
     /// A line for each of these tenants, in their order. Who has one keeps it, and those who wait in
@@ -98,21 +90,6 @@ impl<W> Turns<W> {
     /// See [`Lines::line_for`].
     pub(super) fn line_for(&mut self, name: &Arc<str>) -> Arc<Line> {
         self.lines.line_for(&mut self.queue, name)
-    }
-
-    /// So many tickets for requests from elsewhere, and one charge for all that left there: gives the
-    /// ticket before theirs, and the charge.
-    pub(super) const fn reserve(&mut self, tickets: Ticket) -> (Ticket, u64) {
-        let after = self.next_ticket;
-        self.next_ticket += tickets;
-        self.schedule.charges += 1;
-        (after, self.schedule.charges)
-    }
-
-    /// When a request arrived, against others.
-    pub(super) const fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
     }
 
     /// Takes a permit at once, if nobody waits.
