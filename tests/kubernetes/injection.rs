@@ -12,15 +12,15 @@ async fn with_injector(values: &str) -> Cluster {
         .create(&pod("old", json!({"finalizers": ["example.com/hold"]}), json!({})))
         .await
         .expect("made");
-    install(&cluster, "helm4", values).await;
+    install(&cluster, "helm4", values, &[]).await;
     in_force(&cluster).await;
     cluster
 }
 
-async fn install(cluster: &Cluster, helm: &str, values: &str) {
+async fn install(cluster: &Cluster, helm: &str, values: &str, more: &[&str]) {
     let chart = "datapulse-sidecar-injector";
     let args = ["install", "injector", chart, "--values", values];
-    cluster.helm(helm, &args).await.expect("installs");
+    cluster.helm(helm, &[&args, more].concat()).await.expect("installs");
 }
 
 /// Waits until a labelled pod would be injected, and a bad one refused.
@@ -257,6 +257,39 @@ async fn a_workload_warns(cluster: &Cluster) {
                               "template": {"metadata": {"labels": labels}, "spec": template["spec"]}}});
     let said = cluster.apply(&app).await.expect("it applies");
     assert!(said.contains("Warning:") && said.contains("will be refused"), "{said}");
+}
+
+/// What the policies inject, the guard lets in; what else asks for such a token, it does not.
+#[tokio::test]
+async fn a_profiles_own_audience_is_its_sidecars_alone() {
+    let values = "datapulse-sidecar-injector/ci/default-values.yaml";
+    let cluster = Cluster::start().await;
+    let audience = "injector.profiles.default.vault.auth.kubernetes.audience=vault-eu";
+    let more = ["--set", audience];
+    install(&cluster, "helm4", values, &more).await;
+    in_force(&cluster).await;
+    let asks_for = |audience: &str| {
+        let source = json!({"serviceAccountToken": {"audience": audience, "path": "token"}});
+        json!({"volumes": [{"name": "mine", "projected": {"sources": [source]}}]})
+    };
+    let audiences = |stored: &Value| -> Vec<String> {
+        let volumes = stored["spec"]["volumes"].as_array().expect("volumes").iter();
+        let sources = volumes.filter_map(|volume| volume["projected"]["sources"].as_array());
+        let audiences = sources.flatten().map(|s| s["serviceAccountToken"]["audience"].as_str());
+        audiences.flatten().map(str::to_owned).collect()
+    };
+    let stored = cluster.create(&pod("plain", json!({}), json!({}))).await.expect("admitted");
+    assert_injected(&stored, "another audience");
+    assert_eq!(audiences(&stored), ["vault-eu"]);
+    let stored = cluster.create(&pod("queue", json!({}), asks_for("queue"))).await;
+    assert_eq!(audiences(&stored.expect("no concern of the sidecar's")), ["queue", "vault-eu"]);
+    // The second is that of sidecars which charts embed.
+    for taken in ["vault-eu", "vault"] {
+        let refused = cluster.create(&pod("thief", json!({}), asks_for(taken))).await;
+        let said = refused.expect_err(taken);
+        let sentence = "a token for the audience \"vault\" or \"vault-eu\"";
+        assert!(said.contains(sentence), "{taken}: {said}");
+    }
 }
 
 #[tokio::test]
