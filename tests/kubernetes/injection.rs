@@ -206,6 +206,8 @@ async fn the_guard_refuses_what_would_open_the_sidecar_and_says_why() {
 async fn on_a_live_pod(cluster: &Cluster) {
     cluster.create(&pod("live", json!({}), json!({}))).await.expect("made");
     let on = ["-n", "apps"];
+    // The API server takes labels and annotations from whoever may write a pod's status.
+    let status = ["patch", "pod/live", "--subresource=status", "--type=merge", "-p"];
     for (args, sentence) in [
         (
             &["label", "--overwrite", "pod/live", "sidecar.datapulse.ai/inject=other"][..],
@@ -214,6 +216,15 @@ async fn on_a_live_pod(cluster: &Cluster) {
         (&["label", "pod/live", "sidecar.datapulse.ai/inject-"], "stays as it is"),
         (
             &["annotate", "--overwrite", "pod/live", "sidecar.datapulse.ai/config=evil"],
+            "the configuration of a live pod",
+        ),
+        (&[&status[..], &["{\"metadata\":{\"labels\":null}}"]].concat(), "stays as it is"),
+        (
+            &[
+                &status[..],
+                &["{\"metadata\":{\"annotations\":{\"sidecar.datapulse.ai/config\":\"evil\"}}}"],
+            ]
+            .concat(),
             "the configuration of a live pod",
         ),
         (
@@ -238,12 +249,18 @@ async fn on_a_live_pod(cluster: &Cluster) {
             "{args:?}: {said}"
         );
     }
-    let harmless = ["label", "pod/live", "example.com/a=b", "-n", "apps"];
-    cluster.kubectl(&harmless).await.expect("what does not concern the sidecar may change");
+    let label = &["label", "pod/live", "example.com/a=b"][..];
+    let running = [&status[..], &["{\"status\":{\"phase\":\"Running\"}}"]].concat();
+    for harmless in [label, &running] {
+        let said = cluster.kubectl(&[harmless, &on].concat()).await;
+        said.expect("what does not concern the sidecar may change");
+    }
 }
 
 async fn an_older_pod_can_still_go(cluster: &Cluster) {
     let patch = ["patch", "pod/old", "-n", "apps", "--type=merge", "-p"];
+    let status = [&patch[..], &["{\"status\":{\"phase\":\"Failed\"}}", "--subresource=status"]];
+    cluster.kubectl(&status.concat()).await.expect("its status can change");
     let patch = [&patch[..], &["{\"metadata\":{\"finalizers\":null}}"]].concat();
     cluster.kubectl(&patch).await.expect("its finalizer can be taken away");
 }
