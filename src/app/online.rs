@@ -110,8 +110,8 @@ fn to_grant(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Denied { at, reason } => to_allow(at, reason),
         StoreError::LoginRefused { at: SecretRef::Vault { .. }, .. } => Some(
-            "see `stores.vault.auth`: the method, its mount and role, and the token, secret id or \
-             service account that proves who we are"
+            "see `stores.vault`: the namespace, the method of `auth`, its mount and role, and the \
+             token, secret id or service account that proves who we are"
                 .to_owned(),
         ),
         _ => None,

@@ -262,6 +262,10 @@ async fn check_online_tells_what_is_missing_in_vault_and_what_to_grant() {
                 forward_to: 'http://127.0.0.1:1', secrets: ['vault:secret/datapulse/hook#key']}]}";
     let builder = with_vault(builder, &bao.url(), &auth, "").config(hook);
     is_checked(builder, 1, "/hook: vault:secret/datapulse/hook#key: logging in").await;
+    let builder = Rig::builder().await;
+    let auth = by_token(&builder, &bao).await;
+    let builder = with_vault(builder, &bao.url(), &auth, ", namespace: nowhere");
+    is_checked(builder, 1, "logging in to the store was refused").await;
 }
 
 async fn is_checked(builder: Builder, code: i32, told: &str) {

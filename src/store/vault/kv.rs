@@ -166,12 +166,8 @@ pub(super) fn version_read(
     if answer.status.as_u16() == 404 {
         // A deleted version is a 404 that has the metadata in it.
         let is_deleted = serde_json::from_slice::<Read>(answer.body.expose()).is_ok();
-        let at = at.clone();
-        return Err(if is_deleted {
-            StoreError::Deleted { at }
-        } else {
-            StoreError::Missing { at }
-        });
+        let deleted = || StoreError::Deleted { at: at.clone() };
+        return Err(if is_deleted { deleted() } else { answer.refusal(at) });
     }
     match engine {
         Engine::V1 if answer.status.is_success() => Ok(None),

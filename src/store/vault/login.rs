@@ -112,7 +112,7 @@ async fn look_up(
     at: &SecretRef,
 ) -> Result<Granted, StoreError> {
     let answer = transport.call(at, LookupSelf {}, Some(&token)).await?;
-    if answer.status.as_u16() == 403 {
+    if is_refused(&answer) {
         return Err(refused(at));
     }
     let about: LookedUp = answer.json(at)?;
@@ -121,8 +121,7 @@ async fn look_up(
 }
 
 fn granted(answer: &Answer, at: &SecretRef) -> Result<Granted, StoreError> {
-    // A wrong role, secret id, audience or account: 400 or 403, by the method.
-    if matches!(answer.status.as_u16(), 400..=404) {
+    if is_refused(answer) {
         return Err(refused(at));
     }
     let Auth { client_token, lease_duration, renewable } = answer.json::<Authenticated>(at)?.auth;
@@ -131,6 +130,15 @@ fn granted(answer: &Answer, at: &SecretRef) -> Result<Granted, StoreError> {
     };
     let ttl = Some(lease_duration).filter(|ttl| *ttl > 0).map(Duration::from_secs);
     Ok(Granted { token, ttl, is_renewable: renewable })
+}
+
+/// A wrong role, secret id, audience or account: 400 or 403, by the method; 404 where the namespace or
+/// the mount is wrong.
+fn is_refused(answer: &Answer) -> bool {
+    match answer.status.as_u16() {
+        404 => answer.is_vaults(),
+        status => matches!(status, 400..=403),
+    }
 }
 
 fn refused(at: &SecretRef) -> StoreError {

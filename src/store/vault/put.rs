@@ -59,11 +59,13 @@ impl Vault {
     async fn whole_or_new(&self, at: &SecretRef, path: &str) -> Result<Whole, StoreError> {
         let place = self.written_place(at, path).await?;
         let (answer, _) = self.get(at, &place).await?;
-        if answer.status.as_u16() == 404 {
-            let version = kv::last_version(&answer);
-            return Ok(Whole { place, fields: Map::new(), version });
+        match read_whole(&answer, at, place.clone()) {
+            Err(StoreError::Missing { .. } | StoreError::Deleted { .. }) => {
+                let version = kv::last_version(&answer);
+                Ok(Whole { place, fields: Map::new(), version })
+            }
+            found => found,
         }
-        read_whole(&answer, at, place)
     }
 }
 

@@ -99,6 +99,8 @@ fn answers() -> Vec<(Reply, Result<u64, &'static str>, bool)> {
         r#"{"data": {"data": {"k": "s3cr3t", "other": "s3cr3t"}, "metadata": {"version": 7}}}"#;
     let sealed = r#"{"errors": ["Vault is sealed"]}"#;
     let gone = r#"{"data": {"data": null, "metadata": {"version": 7}}}"#;
+    let warned = r#"{"request_id": "", "lease_id": "", "data": null, "warnings": ["s3cr3t"]}"#;
+    let routeless = r#"{"message": "no Route matched", "request_id": "1"}"#;
     let huge = format!("{{\"data\": \"{}\"}}", "s3cr3t".repeat(300_000));
     vec![
         ((200, &[], good.to_owned()), Ok(7), false),
@@ -114,6 +116,10 @@ fn answers() -> Vec<(Reply, Result<u64, &'static str>, bool)> {
         ((403, &[], r#"{"errors": ["permission denied"]}"#.to_owned()), Err("denied"), false),
         ((404, &[], r#"{"errors": []}"#.to_owned()), Err("missing"), false),
         ((404, &[], gone.to_owned()), Err("deleted"), false),
+        ((404, &[], warned.to_owned()), Err("missing"), false),
+        ((404, &[], "<html>default backend - 404</html>".to_owned()), Err("not_an_answer"), true),
+        ((404, &[], routeless.to_owned()), Err("not_an_answer"), true),
+        ((404, &[], String::new()), Err("not_an_answer"), true),
         ((412, &[], String::new()), Err("lagging"), true),
         ((429, &[("retry-after", "7")], String::new()), Err("throttled"), true),
         ((472, &[], String::new()), Err("dr_secondary"), true),
@@ -205,6 +211,28 @@ async fn denials_never_make_logins_in_a_loop() {
     let asked = fake.asked.lock();
     let logins = asked.iter().filter(|path| path.ends_with("lookup-self")).count();
     assert_eq!(logins, 2, "{asked:?}");
+}
+
+/// A 404 is Vault's own where the namespace or the mount is wrong, and else of what is in front of it.
+#[tokio::test]
+async fn a_login_that_leads_nowhere_is_refused_and_one_that_nobody_answers_is_not() {
+    let at = AT.parse().unwrap();
+    for (body, want) in [
+        (r#"{"errors": []}"#, "login_refused"),
+        ("<html>default backend - 404</html>", "not_an_answer"),
+    ] {
+        let fake = Fake::with_login((404, &[], body.to_owned()), (200, &[], String::new())).await;
+        assert_eq!(fake.stores.read(&at).await.unwrap_err().kind(), want);
+        assert_eq!(fake.counted(want), (1, 0));
+        assert_eq!(fake.metrics.store_logins.with_label_values(&["vault", want]).get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_front_of_vault_does_not_make_a_secret_a_new_one() {
+    let fake = Fake::new((404, &[], "<html>default backend - 404</html>".to_owned())).await;
+    let refused = fake.stores.put(&AT.parse().unwrap(), &SecretValue::new(b"x".to_vec())).await;
+    assert_eq!(refused.unwrap_err().kind(), "not_an_answer");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use rustify::client::Client;
 use rustify::endpoint::{Endpoint, MiddleWare};
 use rustify::errors::ClientError;
+use serde::de::IgnoredAny;
 
 use super::super::StoreError;
 use crate::clock;
@@ -188,7 +189,9 @@ impl Answer {
         match self.status.as_u16() {
             300..=399 => StoreError::Redirected { at },
             403 => StoreError::Denied { at, reason: "denied" },
-            404 => StoreError::Missing { at },
+            // What stands in front of Vault says it, too, when Vault is gone.
+            404 if self.is_vaults() => StoreError::Missing { at },
+            404 => StoreError::NotAnAnswer { at },
             412 => unavailable("lagging"),
             429 => unavailable("throttled"),
             472 => unavailable("dr_secondary"),
@@ -200,6 +203,17 @@ impl Answer {
             500..=599 => unavailable("internal"),
             _ => unavailable("unexpected"),
         }
+    }
+
+    /// Whether it has the shape of Vault's own: a list of errors, or what was asked for with its lease.
+    pub(super) fn is_vaults(&self) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Shape {
+            errors: Option<Vec<IgnoredAny>>,
+            lease_id: Option<IgnoredAny>,
+        }
+        let shape: Option<Shape> = serde_json::from_slice(self.body.expose()).ok();
+        shape.is_some_and(|shape| shape.errors.is_some() || shape.lease_id.is_some())
     }
 
     /// Whether one of the server's own messages has these words.
