@@ -120,20 +120,18 @@ impl CredentialHandle {
             return Ok(token);
         }
         let begin = Instant::now();
-        if self.is_paused() || self.waits_for_a_person() {
+        if self.is_paused() || self.published.borrow().waits_for_a_person(Moment::now()) {
             return Err(self.unavailable(Moment::now()));
         }
         self.demand.want();
-        let token = tokio::time::timeout_at(deadline.min(begin + HOLD), self.wait_usable()).await;
+        let answer = self.wait_for(|published| {
+            let token = published.usable(Moment::now());
+            (token.is_some() || published.waits_for_a_person(Moment::now())).then_some(token)
+        });
+        let answer = tokio::time::timeout_at(deadline.min(begin + HOLD), answer).await;
         self.metrics.token_wait.observe(begin.elapsed().as_secs_f64());
-        token.or_else(|_| self.current().ok_or_else(|| self.unavailable(Moment::now())))
-    }
-
-    /// Whether there is no point in waiting: nothing is under way, and a login takes longer.
-    fn waits_for_a_person(&self) -> bool {
-        let published = self.published.borrow();
-        let state = published.state.at(Moment::now());
-        matches!(state, CredentialState::LoginRequired(_)) && !published.is_minting()
+        let token = answer.ok().flatten().or_else(|| self.current());
+        token.ok_or_else(|| self.unavailable(Moment::now()))
     }
 
     /// Waits until there is a token that may be used, for as long as it takes.

@@ -166,6 +166,11 @@ impl Published {
         matches!(self.work, Work::Minting | Work::Spending)
     }
 
+    /// Whether there is no point in waiting: nothing is under way, and a login takes longer.
+    pub(super) fn waits_for_a_person(&self, now: Moment) -> bool {
+        matches!(self.state.at(now), CredentialState::LoginRequired(_)) && !self.is_minting()
+    }
+
     /// The token, if it may be used now.
     pub(super) fn usable(&self, now: Moment) -> Option<Arc<AccessToken>> {
         self.state.token().filter(|token| token.is_usable_at(now)).cloned()
