@@ -11,21 +11,21 @@ demo: setup-build ## See it work: calls without a credential, tokens replaced, a
 	@STORE='$(STORE)' tools/demo.sh
 
 test: setup-test ## The tests; a few minutes the first time, for building
-	cargo test --locked
+	tools/test.sh
 
 test-all: test test-load test-quota ## The tests, and the slower ones under load
 
 test-load: setup-test
-	cargo test --locked --test load -- --skip quotas::
+	tools/test.sh --test load -- --skip quotas::
 
 test-quota: setup-build ## Three saturated minutes against each of four limiters
-	cargo test --locked --test load -- --nocapture quotas::
+	tools/test.sh --test load -- --nocapture quotas::
 
 test-kubernetes: setup-kubernetes ## The charts on a real kube-apiserver, which is built first (minutes)
-	cargo test --locked --test kubernetes -- --test-threads=2
+	tools/test.sh --test kubernetes -- --test-threads=2
 
 test-browser: setup-browser ## Somebody logs in with a real browser, Debian's Chromium (300 MB)
-	cargo test --locked --test browser
+	tools/test.sh --test browser
 
 plot: setup-build ## Draw docs/shaping.svg anew
 	UPDATE_PLOT=1 cargo test --locked --test shaping plot

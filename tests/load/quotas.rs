@@ -43,14 +43,16 @@ impl Seen {
 }
 
 /// A limiter that does not run for longer than the spread counts in one moment what was sent in
-/// several. Where that happened, and only there, a wider spread has to keep the promise.
+/// several. Where that happened, and only there, a wider spread has to keep the promise. A shorter
+/// stand excuses no 429; it may cost use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_saturated_minutes_trip_none_of_four_limiters_and_use_the_quota() {
     let (seen, longest) = all_limiters(SPREAD).await;
     if seen.iter().all(|seen| seen.holds(98.0)) {
         return;
     }
-    assert!(longest >= SPREAD / 4, "the machine never stood still: the promise is broken");
+    let excused = if seen.iter().any(|seen| seen.throttled > 0) { SPREAD } else { SPREAD / 4 };
+    assert!(longest >= excused, "the machine did not stand still for so long: the promise is broken");
     println!("that is too long for the default spread: once more, with {WIDE_SPREAD:?}");
     let (seen, _longest) = all_limiters(WIDE_SPREAD).await;
     // 97.5 at most with this spread; what the machine stands still for is not used.
