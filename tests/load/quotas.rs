@@ -52,7 +52,10 @@ async fn three_saturated_minutes_trip_none_of_four_limiters_and_use_the_quota() 
         return;
     }
     let excused = if seen.iter().any(|seen| seen.throttled > 0) { SPREAD } else { SPREAD / 4 };
-    assert!(longest >= excused, "the machine did not stand still for so long: the promise is broken");
+    assert!(
+        longest >= excused,
+        "the machine did not stand still for so long: the promise is broken"
+    );
     println!("that is too long for the default spread: once more, with {WIDE_SPREAD:?}");
     let (seen, _longest) = all_limiters(WIDE_SPREAD).await;
     // 97.5 at most with this spread; what the machine stands still for is not used.
