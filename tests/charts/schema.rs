@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::support::{Helm, none, root, word};
 
@@ -170,4 +170,65 @@ fn a_mistake_in_the_configuration_is_told_by_both_helms() {
         }
     }
     none(&wrong);
+}
+
+/// Renders with these values more; what both Helms say must name every one of the keys.
+fn each_is_told(chart: &str, values: &Value, keys: &[String]) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("values.yaml");
+    fs::write(&file, values.to_string()).expect("written");
+    let base = format!("{chart}/ci/default-values.yaml");
+    let args = ["--values", &base, "--values", file.to_str().expect("UTF-8")];
+    for helm in Helm::BOTH {
+        let said = helm.template(chart, &args).expect_err("a schema refuses it");
+        let told = |key: &String| {
+            let quoted = [format!("\"{key}\""), format!("'{key}'"), format!(" property {key} ")];
+            quoted.iter().any(|word| said.contains(word))
+        };
+        let untold: Vec<_> = keys.iter().filter(|&key| !told(key)).cloned().collect();
+        assert!(untold.is_empty(), "{helm:?} {chart}: {untold:?}: {said}");
+    }
+}
+
+#[test]
+fn each_top_level_key_that_is_misspelt_is_told_by_both_helms() {
+    for chart in CHARTS {
+        let file = root().join("charts").join(chart).join("values.schema.json");
+        let text = fs::read_to_string(file).expect("readable");
+        let schema: Value = serde_json::from_str(&text).expect("JSON");
+        let keys = schema.pointer("/properties").and_then(Value::as_object).expect("keys").keys();
+        let misspelt: Vec<String> = keys.map(|key| format!("{key}z")).collect();
+        assert!(misspelt.len() > 4, "{misspelt:?}");
+        let values: Map<_, _> = misspelt.iter().map(|key| (key.clone(), json!({}))).collect();
+        each_is_told(chart, &values.into(), &misspelt);
+    }
+}
+
+/// The injector's policy is not read by the API server until a pod is made: with a misspelt field
+/// every labelled pod would be refused.
+#[test]
+fn a_misspelt_field_of_the_container_is_told_by_both_helms() {
+    let values = json!({
+        "resources": {"requestz": {}},
+        "securityContext": {"runAsUzer": 1, "capabilities": {"dropz": []}, "seccompProfile": {"typo": "x"}},
+        "probes": {"startup": {"periodSecondz": 1}, "liveness": {"failureTreshold": 1}},
+        "extraEnv": [{"name": "A", "valeu": "b"}],
+        "extraVolumes": [{"name": "a", "emptyDri": {}}],
+        "extraVolumeMounts": [{"name": "a", "mountPath": "/a", "readonly": true}],
+    });
+    let misspelt = [
+        "requestz",
+        "runAsUzer",
+        "dropz",
+        "typo",
+        "periodSecondz",
+        "failureTreshold",
+        "valeu",
+        "emptyDri",
+        "readonly",
+    ];
+    let misspelt = misspelt.map(str::to_owned);
+    each_is_told(CHARTS[0], &values, &misspelt);
+    each_is_told(CHARTS[1], &json!({"injector": {"defaults": values}}), &misspelt);
+    each_is_told(CHARTS[1], &json!({"injector": {"profiles": {"default": values}}}), &misspelt);
 }
