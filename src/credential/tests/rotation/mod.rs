@@ -110,7 +110,8 @@ struct Grant(Arc<Strict>);
 #[async_trait]
 impl TokenSource for Grant {
     async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {
-        let travels = async || sleep(Duration::from_millis(fastrand::u64(0..200))).await;
+        // Never so short that a look each millisecond misses the claim meanwhile.
+        let travels = async || sleep(Duration::from_millis(fastrand::u64(5..200))).await;
         let refused = |status, code| MintError::Refused { status, code, retry_after: None };
         travels().await;
         let mishap = self.0.mishaps.lock().pop_front();
