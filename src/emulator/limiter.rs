@@ -157,10 +157,25 @@ impl Limiter {
         let passed = elapsed.as_secs_f64() / window.as_secs_f64();
         let weighted = f64::from(self.previous) * (1.0 - passed) + f64::from(self.current);
         if weighted + 1.0 > f64::from(self.rate.limit) {
-            return Err(window.saturating_sub(elapsed));
+            return Err(self.counter_has_room_at().saturating_sub(elapsed));
         }
         self.current += 1;
         Ok(())
+    }
+
+    /// When one more request is admitted that is not now, since the window began, if nothing else is.
+    fn counter_has_room_at(&self) -> Duration {
+        let Rate { limit, window } = self.rate;
+        let others = limit.saturating_sub(1);
+        // What was counted weighs less and less, until with one more it is the limit.
+        let weighs = |counted: u32, most: u32| 1.0 - f64::from(most) / f64::from(counted.max(1));
+        let passed = match others.checked_sub(self.current) {
+            Some(most) => weighs(self.previous, most),
+            // Not in this window any more: what it counted is the next one's past.
+            None => 1.0 + weighs(self.current, others),
+        };
+        // A nanosecond for what is rounded.
+        window.mul_f64(passed.max(0.0)) + Duration::from_nanos(1)
     }
 
     fn token_bucket(&mut self, now: Instant) -> Result<(), Duration> {
@@ -258,6 +273,30 @@ mod tests {
                 assert_eq!(admitted_after(reset + tick), limit, "{kind:?} at {at}: {reset:?}");
                 assert!(admitted_after(reset - tick) < limit, "{kind:?} at {at}: {reset:?}");
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_and_waits_as_long_as_it_was_told_is_admitted_and_not_before() {
+        let start = Instant::now();
+        for kind in [Kind::FixedWindow, Kind::SlidingLog, Kind::SlidingCounter, Kind::TokenBucket] {
+            let mut refused = 0;
+            for text in ["1/s", "2/s", "7/s", "100/min", "601/min"] {
+                let mut limiter = Limiter::new(kind, Rate::parse(text).unwrap());
+                let mut now = start;
+                for gap in [0, 3, 0, 210, 17, 0, 0, 640, 5, 1100, 2, 0, 90].repeat(200) {
+                    now += Duration::from_millis(gap);
+                    let Err(wait) = limiter.admit(now) else { continue };
+                    refused += 1;
+                    let tick = Duration::from_micros(1);
+                    let mut same = limiter.clone();
+                    let sooner = same.admit(now + wait.saturating_sub(tick));
+                    assert!(wait <= tick || sooner.is_err(), "{kind:?} {text}: {wait:?} is too long");
+                    let mut same = limiter.clone();
+                    assert_eq!(same.admit(now + wait + tick), Ok(()), "{kind:?} {text}: {wait:?}");
+                }
+            }
+            assert!(refused > 1000, "{kind:?}: {refused}");
         }
     }
 
