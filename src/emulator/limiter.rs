@@ -291,7 +291,10 @@ mod tests {
                     let tick = Duration::from_micros(1);
                     let mut same = limiter.clone();
                     let sooner = same.admit(now + wait.saturating_sub(tick));
-                    assert!(wait <= tick || sooner.is_err(), "{kind:?} {text}: {wait:?} is too long");
+                    assert!(
+                        wait <= tick || sooner.is_err(),
+                        "{kind:?} {text}: {wait:?} is too long"
+                    );
                     let mut same = limiter.clone();
                     assert_eq!(same.admit(now + wait + tick), Ok(()), "{kind:?} {text}: {wait:?}");
                 }

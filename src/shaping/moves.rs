@@ -4,7 +4,8 @@
 //! Two quotas' turns are locked at once here alone, and only while the state file's lock is held.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::time::Instant;
 
@@ -15,13 +16,40 @@ use super::sharing::{Moves, SharedKey};
 use super::{Refusal, Shaped, Shaper};
 use crate::credential::{KeyPrint, Registry};
 
+/// Credentials that drew from a quota and draw from another one by now. Where there are none, which is
+/// nearly always, no lock is taken to see it; else it is taken after the turns'.
+#[derive(Debug, Default)]
+pub(super) struct Heirs {
+    is_any: AtomicBool,
+    all: Mutex<Vec<Heir>>,
+}
+
 /// Where calls of a credential go on that came here.
 #[derive(Debug)]
-pub(super) struct Heir {
+struct Heir {
     credential: Arc<str>,
     quota: Weak<Quota>,
     /// What is known there of their charges: they are before any of its own from then on.
     charge: u64,
+}
+
+impl Heirs {
+    /// What is looked for in the one of this credential, where it has one.
+    fn of<T>(&self, credential: &str, look: impl FnOnce(&Heir) -> Option<T>) -> Option<T> {
+        // What is changed under the turns' lock is seen under it.
+        if !self.is_any.load(Ordering::Relaxed) {
+            return None;
+        }
+        // No code under the lock panics; if it did, the names would still be names.
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|heir| *heir.credential == *credential).and_then(look)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Heir>)) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut all);
+        self.is_any.store(!all.is_empty(), Ordering::Relaxed);
+    }
 }
 
 /// A call's place as it is now.
@@ -44,11 +72,8 @@ impl Seat {
     }
 
     fn next(&self, credential: &str) -> Option<Self> {
-        let (quota, charge) = {
-            let heirs = self.quota.heirs();
-            let heir = heirs.iter().find(|heir| *heir.credential == *credential)?;
-            (heir.quota.upgrade()?, heir.charge)
-        };
+        let heir = |heir: &Heir| Some((heir.quota.upgrade()?, heir.charge));
+        let (quota, charge) = self.quota.heirs.of(credential, heir)?;
         let line = quota.lock().line_for(&self.line.name);
         let charge = if self.charge == 0 { 0 } else { charge };
         Some(Self { quota, line, charge })
@@ -59,7 +84,7 @@ impl Quota {
     /// Calls with these credentials draw from `heir` from now on.
     pub(super) fn hand_over(&self, credentials: &BTreeSet<Arc<str>>, heir: &Arc<Self>) {
         // What came back is there.
-        heir.heirs().retain(|one| !credentials.contains(&one.credential));
+        heir.heirs.change(|heirs| heirs.retain(|one| !credentials.contains(&one.credential)));
         let now = self.since(Instant::now());
         let mut turns = self.lock();
         let (history, of_tenants) = (turns.schedule.history(now), turns.lines.sent(now));
@@ -71,14 +96,15 @@ impl Quota {
             let own_waiting = u32::try_from(turns.own_waiting).unwrap_or(u32::MAX);
             theirs.schedule.add(own_waiting, now);
             let charge = theirs.schedule.charge_for_all_before();
-            let mut heirs = self.heirs();
-            heirs.retain(|one| {
-                !credentials.contains(&one.credential) && one.quota.strong_count() > 0
+            self.heirs.change(|heirs| {
+                heirs.retain(|one| {
+                    !credentials.contains(&one.credential) && one.quota.strong_count() > 0
+                });
+                heirs.extend(credentials.iter().map(|credential| {
+                    let (credential, quota) = (Arc::clone(credential), Arc::downgrade(heir));
+                    Heir { credential, quota, charge }
+                }));
             });
-            heirs.extend(credentials.iter().map(|credential| {
-                let (credential, quota) = (Arc::clone(credential), Arc::downgrade(heir));
-                Heir { credential, quota, charge }
-            }));
         }
         // Some of theirs may still be on its way.
         heir.calm();
@@ -89,14 +115,8 @@ impl Quota {
     /// Whether calls with this credential draw from another quota by now. Asked under the turns' lock,
     /// there is no permit for them here from then on.
     pub(super) fn is_left_by(&self, credential: Option<&Arc<str>>) -> bool {
-        let Some(credential) = credential else { return false };
-        let is_theirs = |one: &Heir| one.credential == *credential && one.quota.strong_count() > 0;
-        self.heirs().iter().any(is_theirs)
-    }
-
-    fn heirs(&self) -> MutexGuard<'_, Vec<Heir>> {
-        // No code under the lock panics; if it did, the names would still be names.
-        self.heirs.lock().unwrap_or_else(PoisonError::into_inner)
+        let there = |heir: &Heir| (heir.quota.strong_count() > 0).then_some(());
+        credential.is_some_and(|credential| self.heirs.of(credential, there).is_some())
     }
 }
 
@@ -122,7 +142,7 @@ impl Shaper {
         self.hand_over(moves);
         for (credential, quota) in &moves.homes {
             if let Some(Shaped { quota, .. }) = self.quotas.get(&**quota) {
-                quota.heirs().retain(|one| one.credential != *credential);
+                quota.heirs.change(|heirs| heirs.retain(|one| one.credential != *credential));
             }
         }
     }

@@ -13,7 +13,7 @@ use super::Refusal;
 #[cfg(test)]
 use super::history::History;
 use super::lines::Line;
-use super::moves::Heir;
+use super::moves::Heirs;
 use super::pace::Terms;
 use super::queue::Ticket;
 use super::report::QuotaReport;
@@ -30,9 +30,7 @@ pub(super) struct Quota {
     pub(super) name: Box<str>,
     pub(super) began_at: Instant,
     turns: Mutex<Turns<Arc<Notify>>>,
-    /// Credentials that drew from it and draw from another one by now. Its lock is taken after the
-    /// turns'.
-    pub(super) heirs: Mutex<Vec<Heir>>,
+    pub(super) heirs: Heirs,
     pub(super) is_retired: AtomicBool,
     /// Calls of the sidecar's own, which are ahead of those in the turns.
     pub(super) own_woken: Notify,
@@ -51,7 +49,7 @@ impl Quota {
         schedule: Schedule,
         metrics: &Metrics,
     ) -> Self {
-        let (turns, heirs) = (Mutex::new(Turns::new(schedule)), Mutex::default());
+        let (turns, heirs) = (Mutex::new(Turns::new(schedule)), Heirs::default());
         let is_retired = AtomicBool::new(false);
         let (shadow, throttled, metrics) =
             (Mutex::default(), ThrottleCounts::default(), metrics.clone());
