@@ -152,7 +152,7 @@ impl<'t> Editor<'t> {
                 self.add_lines(entry.line, entry.column + 2, part);
             }
             Style::Flow(at) => {
-                let is_alone = is_nothing(&entry.value);
+                let is_alone = entry.value.is_nothing();
                 let mut json = json()?;
                 // What is added later at one place comes before it.
                 if !is_alone || self.edits.iter().any(|edit| edit.from == at + 1) {
@@ -200,7 +200,7 @@ impl<'t> Editor<'t> {
     fn style(&self, entry: &Entry) -> Result<Style, ManifestError> {
         let at = entry.value_at.ok_or_else(|| no_place(entry, MERGED))?;
         let value = self.text.get(at..).unwrap_or_default();
-        let is_nothing = is_nothing(&entry.value);
+        let is_nothing = entry.value.is_nothing();
         if value.starts_with(['{', '[']) && (entry.in_flow || !is_nothing) {
             return Ok(Style::Flow(at));
         }
@@ -269,14 +269,6 @@ impl<'t> Editor<'t> {
         }
         out.push_str(self.text.get(at..).unwrap_or_default());
         out
-    }
-}
-
-fn is_nothing(value: &Node) -> bool {
-    match value {
-        Node::Leaf(text) => matches!(text.as_str(), "" | "null" | "~"),
-        Node::List(items) => items.is_empty(),
-        Node::Mapping(entries) => entries.is_empty(),
     }
 }
 

@@ -39,6 +39,25 @@ pub enum ManifestError {
         /// What to change.
         why: &'static str,
     },
+    /// What stands there is also elsewhere, and nothing may be added there.
+    #[error(
+        "line {line}: `{key}` would be changed, too: it is an alias of what the sidecar is added to; \
+         write it out"
+    )]
+    Repeated {
+        /// From 1.
+        line: usize,
+        /// The key behind which the alias is.
+        key: String,
+    },
+    /// It is part of what is added, and it can be there only once.
+    #[error("line {line}: `{key}` is written by this command, with the sidecar; take it out")]
+    Taken {
+        /// From 1.
+        line: usize,
+        /// The label or annotation.
+        key: String,
+    },
     /// What was written does not read as it was meant: a mistake of ours.
     #[error("{0}: the result would not be what was meant; please report it with the manifest")]
     Lost(String),
@@ -58,8 +77,8 @@ pub(super) enum Node {
 pub(super) struct Item {
     pub(super) line: usize,
     pub(super) column: usize,
-    /// Bytes of the input, from 0.
-    at: Option<usize>,
+    /// Bytes of the input, from 0. `None` where an alias stands for it.
+    pub(super) at: Option<usize>,
     pub(super) value: Node,
 }
 
@@ -81,6 +100,15 @@ impl Node {
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         let Self::Mapping(entries) = self else { return None };
         entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// Nothing stands there yet.
+    pub(super) fn is_nothing(&self) -> bool {
+        match self {
+            Self::Leaf(text) => matches!(text.as_str(), "" | "null" | "~"),
+            Self::List(items) => items.is_empty(),
+            Self::Mapping(entries) => entries.is_empty(),
+        }
     }
 
     /// The value at the end of a path of keys.
@@ -218,7 +246,7 @@ impl<'de> Visitor<'de> for AnyValue {
             list.push(Item {
                 line: from_zero(item.referenced.line()),
                 column: from_zero(item.referenced.column()),
-                at: offset(&item.referenced),
+                at: offset(&item.referenced).filter(|_| item.referenced == item.defined),
                 value: item.value,
             });
         }

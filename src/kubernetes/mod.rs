@@ -5,6 +5,7 @@
 
 mod manifest;
 mod edit;
+mod compare;
 mod quotas;
 mod place;
 mod pod;

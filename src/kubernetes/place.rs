@@ -1,5 +1,6 @@
 //! Finds the pods in manifests, and says what each gets; all other bytes stay as they are.
 
+use super::compare::{self, Addition};
 use super::edit::{Editor, Part};
 use super::manifest::{self, Entry, Item, ManifestError, Node};
 use super::pod::{NAME, Sidecar, Workload};
@@ -17,27 +18,58 @@ const LABEL: &str = "sidecar.datapulse.ai/inject";
 pub fn inject(text: &str, sidecar: &Sidecar, only: &[String]) -> Result<String, ManifestError> {
     let documents = manifest::read(text).map_err(ManifestError::NotYaml)?;
     let mut editor = Editor::new(text);
-    let mut injected = Vec::new();
+    let mut additions = Vec::new();
     for object in documents.iter().flat_map(objects) {
         let Some(workload) = wanted(object, only) else { continue };
         if let Some(why) = workload.unfit(sidecar) {
             return Err(ManifestError::Unfit { workload: workload.title, why });
         }
-        add_sidecar(&mut editor, &workload, sidecar)?;
-        injected.push(workload.title);
+        let parts = Parts::of(&workload, sidecar);
+        add_sidecar(&mut editor, &workload, &parts)?;
+        let lost = |_line| ManifestError::Lost(workload.title);
+        let added = manifest::read(&parts.all()).map_err(lost)?;
+        additions
+            .extend(added.into_iter().map(|added| Addition { pod: workload.pod, added }).take(1));
     }
     let out = editor.write();
-    // What was written is read again: each of them has it now.
-    let again = manifest::read(&out).map_err(|_line| lost(&injected))?;
-    let missing = again.iter().flat_map(objects).find_map(|object| wanted(object, only));
-    match missing {
-        Some(workload) => Err(ManifestError::Lost(workload.title)),
-        None => Ok(out),
-    }
+    // What was written is read again: it is as it was meant, and nothing else has changed.
+    let again = manifest::read(&out).map_err(|line| ManifestError::Lost(format!("line {line}")))?;
+    compare::only_added(&documents, &additions, &again)?;
+    Ok(out)
 }
 
-fn lost(injected: &[String]) -> ManifestError {
-    ManifestError::Lost(injected.first().cloned().unwrap_or_default())
+/// What a pod gets, each part to be added to another key.
+struct Parts {
+    /// None where the label is there.
+    labels: Option<Part>,
+    annotations: Part,
+    volumes: Part,
+    containers: Part,
+}
+
+impl Parts {
+    fn of(workload: &Workload<'_>, sidecar: &Sidecar) -> Self {
+        let has_label = !workload.pod.text(&["metadata", "labels", LABEL]).is_empty();
+        let label = || Part(vec![format!("{LABEL}: embedded")]);
+        Self {
+            labels: (!has_label).then(label),
+            annotations: Part(sidecar.annotations(&workload.container_names())),
+            volumes: Part(sidecar.volumes()),
+            containers: Part(sidecar.container()),
+        }
+    }
+
+    fn metadata(&self) -> Part {
+        let labels = self.labels.iter().flat_map(|labels| labels.under("labels").0);
+        Part(labels.chain(self.annotations.under("annotations").0).collect())
+    }
+
+    /// All of it, as one document.
+    fn all(&self) -> String {
+        let lists = [self.volumes.under("volumes").0, self.containers.under("initContainers").0];
+        let spec = Part(lists.concat());
+        [self.metadata().under("metadata").0, spec.under("spec").0].concat().join("\n")
+    }
 }
 
 /// The objects of a document: itself, or the items of a list.
@@ -86,38 +118,34 @@ fn is_sidecar(container: &Item) -> bool {
 fn add_sidecar(
     editor: &mut Editor<'_>,
     of: &Workload<'_>,
-    sidecar: &Sidecar,
+    parts: &Parts,
 ) -> Result<(), ManifestError> {
     let Some(spec) = of.pod.entry("spec") else {
         let why = "it has no `spec`, so there is no pod to add to";
         return Err(ManifestError::Unfit { workload: of.title.clone(), why });
     };
-    add_metadata(editor, of, spec, sidecar)?;
-    editor.add_to(spec, "volumes", &Part(sidecar.volumes()))?;
-    editor.add_to(spec, "initContainers", &Part(sidecar.container()))
+    add_metadata(editor, of, spec, parts)?;
+    editor.add_to(spec, "volumes", &parts.volumes)?;
+    editor.add_to(spec, "initContainers", &parts.containers)
 }
 
 fn add_metadata(
     editor: &mut Editor<'_>,
     of: &Workload<'_>,
     spec: &Entry,
-    sidecar: &Sidecar,
+    parts: &Parts,
 ) -> Result<(), ManifestError> {
-    let labels = Part(vec![format!("{LABEL}: embedded")]);
-    let has_label = !of.pod.text(&["metadata", "labels", LABEL]).is_empty();
-    let annotations = Part(sidecar.annotations(&of.container_names()));
     if let Some(metadata) = of.pod.entry("metadata") {
-        editor.add_to(metadata, "annotations", &annotations)?;
-        if !has_label {
-            editor.add_to(metadata, "labels", &labels)?;
-        }
-        return Ok(());
+        editor.add_to(metadata, "annotations", &parts.annotations)?;
+        return match &parts.labels {
+            Some(labels) => editor.add_to(metadata, "labels", labels),
+            None => Ok(()),
+        };
     }
     // Only a template may be without; a pod without a name is told to the API server.
     let Some(parent) = of.parent else {
         let why = "it has no `metadata`: give it a name";
         return Err(ManifestError::Unfit { workload: of.title.clone(), why });
     };
-    let both = Part([labels.under("labels").0, annotations.under("annotations").0].concat());
-    editor.add_new(parent, spec.column, "metadata", &both)
+    editor.add_new(parent, spec.column, "metadata", &parts.metadata())
 }

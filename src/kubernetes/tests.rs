@@ -172,6 +172,55 @@ fn what_nothing_can_be_added_to_is_refused_with_its_line() {
     refused("a: [\n", "this is not YAML");
 }
 
+/// A selector cannot be changed on a living Deployment; and no app is a sidecar.
+#[test]
+fn what_an_alias_repeats_is_not_changed_through_its_anchor() {
+    refused(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: a\nspec:\n  template:\n    metadata:\n      labels: &l\n        app: a\n    spec:\n      containers: []\n  selector:\n    matchLabels: *l\n",
+        "line 13: `matchLabels` would be changed, too: it is an alias of what the sidecar is added to",
+    );
+    refused(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  initContainers: &c\n  - name: b\n  containers: *c\n",
+        "line 8: `containers` would be changed, too",
+    );
+    refused(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: &l {a: b}\nspec:\n  affinity:\n    labels:\n      <<: *l\n      c: d\n",
+        "line 9: `<<` would be changed, too",
+    );
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {}}";
+    let other = pod.replace("Pod", "Other");
+    refused(
+        &format!("apiVersion: v1\nkind: List\nitems:\n- &p {pod}\n-\n  {other}\n- *p\n"),
+        "line 7: nothing can be added to `metadata`: it is an alias",
+    );
+    refused(
+        &format!(
+            "kind: Kept\nitems:\n- &p {pod}\n---\n{pod}\n---\nkind: List\nitems: [&p {pod}, {{kind: Kept, own: [*p]}}]\n"
+        ),
+        "line 8: `own` would be changed, too",
+    );
+    // Where nothing is added an alias stays what it was.
+    let beside = "apiVersion: v1\nkind: Pod\nmetadata: &m\n  name: a\nspec:\n  containers: &c []\n---\nkind: Kept\nfirst: &f {a: [b]}\nsecond: *f\n<<: *f\n";
+    let beside = beside.replace("kind: Pod\n", "kind: Pod\nextra: {a: &a [b], b: *a}\n");
+    let out = inject(&beside, &sidecar(), &[]).unwrap();
+    assert!(out.contains("second: *f\n<<: *f\n"), "{out}");
+}
+
+/// A key that is there twice would be read as one of the two.
+#[test]
+fn what_it_writes_is_not_there_already() {
+    for (own, value) in [("revision", "0.1.0"), ("config", "|-\n      version: 1")] {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  annotations:\n    b: c\n    sidecar.datapulse.ai/{own}: {value}\nspec:\n  containers: []\n"
+        );
+        refused(&pod, &format!("line 7: `sidecar.datapulse.ai/{own}` is written by this command"));
+    }
+    refused(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {sidecar.datapulse.ai/inject: \"\"}}, spec: {}}",
+        "line 1: `sidecar.datapulse.ai/inject` is written by this command",
+    );
+}
+
 #[test]
 fn a_pod_that_would_open_the_sidecar_is_refused() {
     let pod = |more: &str| {
