@@ -45,7 +45,7 @@ advisories: setup-test ## Known holes in the crates used, by the RustSec databas
 
 image: ## Build the container image (BUILDER=docker; podman and buildah take the same Dockerfile)
 	$(or $(BUILDER),docker) build --build-arg REVISION=$$(git rev-parse HEAD) --tag datapulse-sidecar:0.1.0 .
-	$(or $(BUILDER),docker) images datapulse-sidecar
+	$(or $(BUILDER),docker) images datapulse-sidecar:0.1.0
 
 sbom: ## Write a bill of materials (CycloneDX) to target/sbom.cdx.json
 	@mkdir -p target

@@ -11,5 +11,6 @@ mod schema;
 mod pods;
 mod policies;
 mod command;
+mod page;
 mod image;
 mod monitoring;
