@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::advice::{to_read, to_write};
 use super::build::StartError;
 use super::clients::authorization_server;
 use super::keep::keep;
@@ -15,7 +16,7 @@ use super::stores;
 use crate::config::Config;
 use crate::config::model::RefreshToken;
 use crate::credential::{AuthorizationServer, MintError, NoRandomness, Question};
-use crate::secret::{SecretRef, SecretValue};
+use crate::secret::SecretValue;
 use crate::store::{SecretStore, StoreError, Stores};
 use crate::telemetry::Metrics;
 
@@ -118,35 +119,9 @@ impl LoginError {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         match self {
-            Self::Keep(error) | Self::Lost(error) => advice(error),
+            Self::Keep(error) | Self::Lost(error) => to_write(error),
+            Self::Client(error) => to_read(error),
             _ => None,
         }
-    }
-}
-
-/// What lets a store take a secret.
-fn advice(error: &StoreError) -> Option<String> {
-    match error {
-        StoreError::Denied { at: SecretRef::Vault { path, .. }, .. } => {
-            let (mount, rest) = path.split_once('/')?;
-            Some(format!(
-                "give the role a policy with path \"{mount}/data/{rest}\" {{ capabilities = \
-                 [\"read\", \"create\", \"update\"] }}"
-            ))
-        }
-        StoreError::Denied { at: SecretRef::Aws { id, .. }, .. } => Some(format!(
-            "allow secretsmanager:GetSecretValue, DescribeSecret and PutSecretValue on {id}, and \
-             its key"
-        )),
-        StoreError::Missing { at: SecretRef::Aws { id, .. } } => {
-            Some(format!("create it first: aws secretsmanager create-secret --name {id}"))
-        }
-        StoreError::ReadOnly { at: SecretRef::Vault { .. } } => {
-            Some("keep it in KV version 2, which knows check-and-set".to_owned())
-        }
-        StoreError::Unwritable { .. } => {
-            Some("its folder has to be there, and to be writable for you".to_owned())
-        }
-        _ => None,
     }
 }

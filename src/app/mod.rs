@@ -7,6 +7,7 @@ mod ca_files;
 mod own_calls;
 mod clients;
 mod stores;
+mod advice;
 mod online;
 mod keep;
 mod login;

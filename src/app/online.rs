@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use super::advice::{advised, to_read, to_write};
 use super::build::StartError;
 use super::clients::issuers;
 use super::stores;
 use crate::config::Config;
 use crate::config::model::{Credential, CredentialKind};
-use crate::credential::{Free, Issuers, Whose};
+use crate::credential::{Free, Issuers, MintError, Whose};
 use crate::identity::IdentityKeeper;
 use crate::secret::SecretRef;
 use crate::store::{self, SecretStore, SecretVersion, Secrets, StoreError};
@@ -71,8 +72,12 @@ async fn look_at(
     if !is_there {
         return;
     }
+    if let Some(finding) = unwritable(credential, stores).await {
+        findings.push(finding);
+        return;
+    }
     let (is_good, text) = match issuers.try_out(credential, secrets).await {
-        Err(error) => (false, format!("no token: {}", error_chain(&error))),
+        Err(error) => (false, advised(format!("no token: {}", error_chain(&error)), next(&error))),
         Ok(Whose::Organisation(name)) => (true, format!("its token is taken; it is {name}'s")),
         Ok(Whose::Unnamed) => (true, "its token is taken".to_owned()),
         Ok(Whose::Rejected(status)) => {
@@ -83,6 +88,28 @@ async fn look_at(
         }
     };
     findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
+}
+
+/// Why what comes of a credential could not be written back, where it is. A secret of the environment
+/// cannot be, which the configuration's warning says.
+async fn unwritable(credential: &Credential, stores: &dyn SecretStore) -> Option<Finding> {
+    let at = credential.kind.secret();
+    if !credential.kind.is_written_back() || matches!(at, SecretRef::Env { .. }) {
+        return None;
+    }
+    let error = stores.may_put(at).await.err()?;
+    let text = advised(error_chain(&error), to_write(&error));
+    let text = format!("{}: what is renewed cannot be written back: {text}", credential.name);
+    Some(Finding { is_good: false, text })
+}
+
+/// What to do where there is no token.
+fn next(error: &MintError) -> Option<String> {
+    match error {
+        MintError::Store(error) => to_read(error),
+        MintError::Claim(error) => to_write(error),
+        _ => None,
+    }
 }
 
 /// Whether a person puts this secret there by logging in.
@@ -99,41 +126,8 @@ fn read(whose: &str, at: &SecretRef, found: Result<SecretVersion, StoreError>) -
             Finding { is_good: true, text }
         }
         Err(error) => {
-            let grant = to_grant(&error).map(|grant| format!("; {grant}")).unwrap_or_default();
-            Finding { is_good: false, text: format!("{whose}: {}{grant}", error_chain(&error)) }
+            let text = advised(error_chain(&error), to_read(&error));
+            Finding { is_good: false, text: format!("{whose}: {text}") }
         }
-    }
-}
-
-/// What to do where a store refused.
-fn to_grant(error: &StoreError) -> Option<String> {
-    match error {
-        StoreError::Denied { at, reason } => to_allow(at, reason),
-        StoreError::LoginRefused { at: SecretRef::Vault { .. }, .. } => Some(
-            "see `stores.vault`: the namespace, the method of `auth`, its mount and role, and the \
-             token, secret id or service account that proves who we are"
-                .to_owned(),
-        ),
-        _ => None,
-    }
-}
-
-fn to_allow(at: &SecretRef, reason: &str) -> Option<String> {
-    match at {
-        SecretRef::Aws { id, .. } if reason == "decryption_denied" => {
-            Some(format!("allow the role kms:Decrypt on the key of {id}, and enable the key"))
-        }
-        SecretRef::Aws { id, .. } => {
-            Some(format!("allow the role secretsmanager:GetSecretValue on {id}"))
-        }
-        SecretRef::Vault { path, .. } => {
-            // Where a mount ends, Vault tells those alone who may read there.
-            let (mount, rest) = path.split_once('/')?;
-            Some(format!(
-                "give the role a policy with path \"{mount}/data/{rest}\" {{ capabilities = \
-                 [\"read\"] }}, if the mount is {mount} (KV v1: path \"{path}\")"
-            ))
-        }
-        SecretRef::File { .. } | SecretRef::Env { .. } => None,
     }
 }

@@ -134,6 +134,9 @@ pub enum MintError {
     /// The secret cannot be read: see the cause.
     #[error("reading the secret")]
     Store(#[from] StoreError),
+    /// The secret is good for once, and its store does not let us replace it: see the cause.
+    #[error("claiming the secret, to replace it")]
+    Claim(#[source] StoreError),
     /// The secret was changed, and the new one does not work: the one before it stays in use. Write
     /// a secret that works.
     #[error("the changed secret was rejected with {status}; the one before it stays in use")]
@@ -240,7 +243,7 @@ impl MintError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Store(error) => error.is_transient(),
+            Self::Store(error) | Self::Claim(error) => error.is_transient(),
             Self::NoRoom | Self::Unreachable(_) | Self::Timeout | Self::Interrupted(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::RejectedSecret { .. }
@@ -259,7 +262,7 @@ impl MintError {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Store(error) => error.kind(),
+            Self::Store(error) | Self::Claim(error) => error.kind(),
             Self::RejectedSecret { .. } => "rejected_secret",
             Self::LoginRequired { .. } => "login_required",
             Self::NotKept => "not_kept",
@@ -280,7 +283,7 @@ impl MintError {
 
     const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Store(error) => error.retry_after(),
+            Self::Store(error) | Self::Claim(error) => error.retry_after(),
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }

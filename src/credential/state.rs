@@ -79,7 +79,11 @@ impl CredentialState {
             }
             _ if cause.needs_login() => Self::LoginRequired(cause),
             // A store that cannot be read does not say that somebody has logged in.
-            Self::LoginRequired(_) if matches!(*cause, MintError::Store(_)) => self.clone(),
+            Self::LoginRequired(_)
+                if matches!(*cause, MintError::Store(_) | MintError::Claim(_)) =>
+            {
+                self.clone()
+            }
             _ if had_token => Self::Expired(Some(cause)),
             _ => Self::Pending(Some(cause)),
         }

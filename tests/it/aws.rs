@@ -505,17 +505,46 @@ async fn check_online_tells_what_is_missing_and_what_to_grant() {
         if let Some(code) = refusal {
             aws.answer("GetSecretValue", Canned::Refusal(400, code));
         }
-        let mut builder = reader(&aws, reference, "5m").await;
-        let env = builder.take_env();
-        let stage = builder.stage();
-        let mut check =
-            Process::sidecar_in(&["check", "--online", "--config", &stage.config], &env);
-        let status = check.ended().await;
-        let said = [check.stdout.lines().join("\n"), check.stderr.lines().join("\n")].join("\n");
-        assert_eq!(status.code(), Some(code), "{reference}: {said}");
-        assert!(said.contains(told), "{reference}: {told:?} is not in {said}");
-        assert!(!said.contains(CANARY), "{said}");
+        is_checked(reader(&aws, reference, "5m").await, code, told).await;
     }
+}
+
+#[tokio::test]
+async fn check_online_names_the_action_that_is_missing_to_write_back() {
+    let aws = Aws::start().await;
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"exp": 9999999999}"#);
+    let session = format!("e30.{claims}.{CANARY}");
+    aws.create("prod/session", &json!({"token": session}).to_string()).await;
+    for kind in ["refresh_token: {client_id: cli, ", "session_token: {"] {
+        for refused in ["PutSecretValue", "DescribeSecret"] {
+            aws.heal();
+            aws.answer(refused, Canned::Refusal(400, "AccessDeniedException"));
+            let config = format!(
+                "credentials: [{{name: reader, level: read_only, \
+                 {kind}token: 'aws:prod/session#token'}}}}]"
+            );
+            let builder = reader(&aws, "aws:prod/session#token", "5m").await.config(&config);
+            is_checked(builder, 1, "DescribeSecret and PutSecretValue on prod/session").await;
+        }
+    }
+    aws.heal();
+    let config = "credentials: [{name: reader, level: read_only, \
+                  session_token: {token: 'aws:prod/session#token'}}]";
+    let builder = reader(&aws, "aws:prod/session#token", "5m").await.config(config);
+    builder.accept("person", &session);
+    is_checked(builder, 0, "its token is taken").await;
+    assert!(aws.text("prod/session", "AWSCURRENT").await.contains(&session));
+}
+
+async fn is_checked(mut builder: Builder, code: i32, told: &str) {
+    let env = builder.take_env();
+    let stage = builder.stage();
+    let mut check = Process::sidecar_in(&["check", "--online", "--config", &stage.config], &env);
+    let status = check.ended().await;
+    let said = [check.stdout.lines().join("\n"), check.stderr.lines().join("\n")].join("\n");
+    assert_eq!(status.code(), Some(code), "{told}: {said}");
+    assert!(said.contains(told), "{told:?} is not in {said}");
+    assert!(!said.contains(CANARY), "{said}");
 }
 
 #[tokio::test]

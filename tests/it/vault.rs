@@ -268,7 +268,7 @@ async fn check_online_tells_what_is_missing_in_vault_and_what_to_grant() {
     is_checked(builder, 1, "logging in to the store was refused").await;
 }
 
-async fn is_checked(builder: Builder, code: i32, told: &str) {
+pub(crate) async fn is_checked(builder: Builder, code: i32, told: &str) {
     let stage = builder.stage();
     let mut check = Process::sidecar(&["check", "--online", "--config", &stage.config]);
     let status = check.ended().await;

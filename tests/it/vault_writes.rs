@@ -4,14 +4,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use datapulse_sidecar::config::model::{VaultAuth, VaultStore};
 use datapulse_sidecar::secret::{SecretRef, SecretValue};
 use datapulse_sidecar::store::{Claim, SecretStore, Vault, Version};
 use datapulse_sidecar::telemetry::Metrics;
 use serde_json::json;
 
-use crate::support::{Callers, OpenBao, Rig, comes_true};
-use crate::vault::{key, stocked, with_vault};
+use crate::support::{CANARY, Callers, OpenBao, Rig, comes_true};
+use crate::vault::{by_token, is_checked, key, stocked, with_vault};
 
 const WRITER: &str = r#"path "+/data/datapulse/*" { capabilities = ["read", "update"] }
 path "v1/*" { capabilities = ["read", "update"] }"#;
@@ -136,4 +138,39 @@ async fn a_login_is_renewed_and_made_anew_before_its_greatest_age() {
     let denied = rig.series(r#"store_reads_total{outcome="denied",store="vault"}"#).await;
     assert_eq!(denied, 0.0, "no look was made with a token that had ended");
     rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_online_tells_that_what_is_renewed_cannot_be_written_and_writes_nothing_itself() {
+    let bao = stocked().await;
+    let v1 = json!({"type": "kv", "options": {"version": "1"}});
+    bao.post("sys/mounts/v1", &v1).await;
+    // Good for longer than the test: it is not renewed yet.
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"exp": 9999999999}"#);
+    let session = format!("e30.{claims}.{CANARY}");
+    bao.put("datapulse/session", &json!({"token": session})).await;
+    bao.post("v1/session", &json!({"token": session})).await;
+    let read = r#"capabilities = ["read"]"#;
+    let update = r#"capabilities = ["read", "update"]"#;
+    let line =
+        r#"path "secret/data/datapulse/session" { capabilities = ["read", "create", "update"] }"#;
+    for (kind, at, capabilities, told) in [
+        ("refresh_token: {client_id: cli, ", "secret/datapulse/session", read, Some(line)),
+        ("session_token: {", "secret/datapulse/session", read, Some(line)),
+        ("session_token: {", "secret/datapulse/session", update, None),
+        ("session_token: {", "v1/session", update, Some("keep it in KV version 2")),
+    ] {
+        bao.policy("datapulse", &format!("path \"+/*\" {{ {capabilities} }}")).await;
+        let builder = Rig::builder().await;
+        builder.accept("person", &session);
+        let auth = by_token(&builder, &bao).await;
+        let config = format!(
+            "credentials: [{{name: reader, level: read_only, {kind}token: 'vault:{at}#token'}}}}]"
+        );
+        let builder = with_vault(builder, &bao.url(), &auth, "").config(&config);
+        let is_good = "reader: its token is taken";
+        is_checked(builder, i32::from(told.is_some()), told.unwrap_or(is_good)).await;
+        let versions = bao.get("secret/metadata/datapulse/session").await;
+        assert_eq!(versions["current_version"], 1, "{kind} {at}");
+    }
 }

@@ -195,7 +195,7 @@ impl Supply {
                 Err(StoreError::Claimed { .. } | StoreError::Conflict { .. }) => {
                     sleep(wait.next_wait()).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(MintError::Claim(error)),
             }
         }
     }
