@@ -26,7 +26,8 @@ impl Backoff {
         Self { failures, ..self }
     }
 
-    /// Counts a failure and draws the wait that follows it.
+    /// Counts a failure and draws the wait that follows it, with the thread's generator: a test that
+    /// counts tries seeds it, or fails in one history of thousands.
     pub fn next_wait(&mut self) -> Duration {
         let bound = self.bound();
         self.failures = self.failures.saturating_add(1);

@@ -345,6 +345,7 @@ mod tests {
 
         /// Whether both are asked for as often as is stated.
         async fn asked_in_an_hour(&self) -> bool {
+            fastrand::seed(1);
             let asked = || [CERTIFICATE, KEY].map(|at| self.store.asked(at));
             sleep(POLL * 2).await;
             asked();

@@ -345,6 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_goes_down_is_asked_a_bounded_number_of_times_also_after_a_change() {
+        fastrand::seed(1);
         for failure in [down as Failure, denied] {
             let bench = Bench::new(&[
                 (CURRENT, "the-current-secret-canary"),

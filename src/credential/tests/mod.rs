@@ -286,6 +286,7 @@ async fn a_stale_token_is_served_while_the_issuer_is_down_and_until_its_last_use
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_without_the_issuer_fails_no_call_and_asks_it_a_bounded_number_of_times() {
+    fastrand::seed(1);
     let bench = Bench::new(&[Answer::New(86_400), Answer::Fail]);
     bench.token().await.unwrap();
     let ten_seconds = Duration::from_secs(10);

@@ -23,6 +23,7 @@ fn watched(store: &Arc<Polled>) -> (Secrets, JoinSet<()>) {
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_without_the_store_fails_no_call_and_asks_it_a_bounded_number_of_times() {
+    fastrand::seed(1);
     let store = Arc::new(Polled::default());
     let (secrets, _tasks) = watched(&store);
     store.put(KEY, CANARY);
@@ -117,6 +118,7 @@ async fn spending(store: &Arc<Polled>) -> (Arc<Spending>, CredentialHandle, Join
 /// What is good for once is read anew before each renewal.
 #[tokio::test(start_paused = true)]
 async fn an_hour_without_the_store_of_a_refresh_token_asks_it_a_bounded_number_of_times() {
+    fastrand::seed(1);
     let store = Arc::new(Polled::default());
     let (_source, handle, _tasks) = spending(&store).await;
     store.fail(KEY, Some(down));
@@ -132,6 +134,7 @@ async fn an_hour_without_the_store_of_a_refresh_token_asks_it_a_bounded_number_o
 
 #[tokio::test(start_paused = true)]
 async fn a_new_secret_does_not_hurry_a_try_that_fails_for_another_reason() {
+    fastrand::seed(1);
     let store = Arc::new(Polled::default());
     let (source, handle, _tasks) = spending(&store).await;
     source.is_unprepared.store(true, Ordering::SeqCst);
@@ -149,6 +152,7 @@ async fn a_new_secret_does_not_hurry_a_try_that_fails_for_another_reason() {
 /// The first secret is gone, its stand-in has changed, and goes before it is read.
 #[tokio::test(start_paused = true)]
 async fn a_fallback_that_is_gone_once_it_changed_is_asked_for_a_bounded_number_of_times() {
+    fastrand::seed(1);
     let store = Arc::new(Polled::default());
     let (secrets, _tasks) = watched(&store);
     store.put(CLIENT, "stand-in");

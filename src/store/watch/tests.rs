@@ -249,6 +249,7 @@ async fn a_store_that_tells_no_versions_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_down_for_an_hour_is_asked_a_bounded_number_of_times() {
+    fastrand::seed(1);
     let bench = PolledBench::new(true);
     bench.watch.read().await.unwrap();
     bench.store.asked();
