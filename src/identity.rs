@@ -285,13 +285,9 @@ impl Pair {
     }
 }
 
-/// Once it was read, its store is looked at without us: nothing has to be tried again here.
+/// Once it was read, nothing has to be tried again here.
 async fn part(stored: &SecretWatch) -> Result<SecretValue, StoreError> {
-    let found = match stored.read().await {
-        Err(error) => stored.last().ok_or(error)?,
-        Ok(found) => found,
-    };
-    Ok(found.value)
+    Ok(stored.or_last(stored.read().await)?.value)
 }
 
 #[cfg(test)]

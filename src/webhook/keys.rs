@@ -141,14 +141,8 @@ impl Slot {
         let read = timeout(READ_MAX, self.stored.read()).await;
         let read = read
             .unwrap_or_else(|_elapsed| Err(StoreError::Timeout { at: self.stored.at().clone() }));
-        match read {
-            Ok(found) => Ok(found.value),
-            Err(error) => match self.stored.last() {
-                // From here on its store is looked at without us.
-                Some(last) => Ok(last.value),
-                None => Err(self.unread(&error)),
-            },
-        }
+        let found = self.stored.or_last(read).map_err(|error| self.unread(&error))?;
+        Ok(found.value)
     }
 
     fn unread(&self, error: &StoreError) -> Unread {

@@ -36,10 +36,8 @@ impl TokenSource for RefreshTokenGrant {
     /// What the client shows is read anew; while that cannot be had, what was read last will do.
     async fn prepare(&self) -> Result<(), MintError> {
         let Some((_, watch)) = &self.client else { return Ok(()) };
-        match watch.insist().await {
-            Err(error) if watch.last().is_none() => Err(error.into()),
-            _ => Ok(()),
-        }
+        watch.or_last(watch.insist().await)?;
+        Ok(())
     }
 
     async fn mint(&self, secret: &SecretValue, _is_new: bool) -> Result<Given, MintError> {

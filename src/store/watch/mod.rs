@@ -147,10 +147,16 @@ impl SecretWatch {
         }
     }
 
-    /// What was found last, without asking the store; `None`: nothing was yet. It is no change any
-    /// more.
-    pub fn last(&self) -> Option<SecretVersion> {
-        self.entry.take_up_known()
+    /// What was read, or where that failed what was found last, which is no change any more: from then
+    /// on the store is looked at without its user.
+    ///
+    /// # Errors
+    /// The one of the read, where nothing was found yet.
+    pub fn or_last(
+        &self,
+        read: Result<SecretVersion, StoreError>,
+    ) -> Result<SecretVersion, StoreError> {
+        read.or_else(|error| self.entry.take_up_known().ok_or(error))
     }
 
     /// How often the store is looked at; `None`: it tells by itself.
