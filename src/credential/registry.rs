@@ -14,7 +14,7 @@ use super::oauth::TokenEndpoint;
 use super::own_calls::{OwnCalls, Permits};
 use super::refresher::Refresher;
 use super::schedule::Reason;
-use super::succession::{Keepers, Seat};
+use super::succession::{Keepers, Office};
 use super::supply::Supply;
 use super::under_way::UnderWay;
 use super::verify::{Verifier, Whose};
@@ -42,7 +42,7 @@ pub struct Registry {
 struct Entry {
     handle: CredentialHandle,
     spec: Credential,
-    seat: Arc<Seat>,
+    office: Arc<Office>,
 }
 
 /// Whom tokens come from.
@@ -89,14 +89,14 @@ pub fn build(
             let source = issuers.source(&credential.kind, permits, secrets);
             let supply = Supply::new(&credential.name, secret, source, verifier);
             let (refresher, handle) = Refresher::new(credential, supply, metrics);
-            let seat = Arc::clone(refresher.seat());
+            let office = Arc::clone(refresher.office());
             refreshers.push(refresher.among(under_way.clone()));
-            Entry { handle, spec: credential.clone(), seat }
+            Entry { handle, spec: credential.clone(), office }
         });
         Entry { spec: credential.clone(), ..entry }
     };
     let entries: Arc<[Entry]> = credentials.iter().map(entry).collect();
-    let kept: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.seat)).collect();
+    let kept: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.office)).collect();
     for refresher in &mut refreshers {
         refresher.succeed(&keepers, &kept);
     }

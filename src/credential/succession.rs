@@ -12,7 +12,7 @@ use crate::secret::SecretRef;
 
 /// The place of one task, which another one can be given.
 #[derive(Debug, Default)]
-pub(super) struct Seat {
+pub(super) struct Office {
     state: Mutex<State>,
     wake: Notify,
 }
@@ -26,7 +26,7 @@ enum State {
     Left,
 }
 
-impl Seat {
+impl Office {
     /// Asks for it; `None` where there is nothing to wait for.
     fn want(&self) -> Option<oneshot::Receiver<Estate>> {
         let mut state = self.state.lock();
@@ -60,16 +60,16 @@ impl Seat {
     }
 }
 
-/// Who sits there: nobody waits for it once this is dropped.
+/// Who is in office: nobody waits for it once this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Seated(Arc<Seat>);
+pub(super) struct Holder(Arc<Office>);
 
-impl Seated {
-    pub(super) const fn seat(&self) -> &Arc<Seat> {
+impl Holder {
+    pub(super) const fn office(&self) -> &Arc<Office> {
         &self.0
     }
 
-    /// Waits until another task wants the seat. Cancel-safe.
+    /// Waits until another task wants the office. Cancel-safe.
     pub(super) async fn wanted(&self) {
         self.0.wanted().await;
     }
@@ -80,7 +80,7 @@ impl Seated {
     }
 }
 
-impl Drop for Seated {
+impl Drop for Holder {
     fn drop(&mut self) {
         *self.0.state.lock() = State::Left;
     }
@@ -95,34 +95,34 @@ pub(super) struct Keepers(Arc<Mutex<Vec<Keeper>>>);
 struct Keeper {
     at: SecretRef,
     effect: Effect,
-    seat: Weak<Seat>,
+    office: Weak<Office>,
 }
 
 impl Keepers {
-    /// The seats of those who keep this secret and are not among `kept` are taken: what each of them
+    /// The offices of those who keep this secret and are not among `kept` are taken: what each of them
     /// leaves.
     pub(super) fn take_over(
         &self,
         at: &SecretRef,
         effect: Effect,
-        kept: &[Arc<Seat>],
+        kept: &[Arc<Office>],
     ) -> Vec<oneshot::Receiver<Estate>> {
         let mut estates = Vec::new();
         self.0.lock().retain(|keeper| {
-            let Some(seat) = keeper.seat.upgrade() else { return false };
-            let is_kept = kept.iter().any(|one| Arc::ptr_eq(one, &seat));
+            let Some(office) = keeper.office.upgrade() else { return false };
+            let is_kept = kept.iter().any(|one| Arc::ptr_eq(one, &office));
             if is_kept || keeper.at != *at || keeper.effect != effect {
                 return true;
             }
-            estates.extend(seat.want());
+            estates.extend(office.want());
             false
         });
         estates
     }
 
     /// From now on this is one of them.
-    pub(super) fn add(&self, at: &SecretRef, effect: Effect, seat: &Arc<Seat>) {
-        let keeper = Keeper { at: at.clone(), effect, seat: Arc::downgrade(seat) };
+    pub(super) fn add(&self, at: &SecretRef, effect: Effect, office: &Arc<Office>) {
+        let keeper = Keeper { at: at.clone(), effect, office: Arc::downgrade(office) };
         self.0.lock().push(keeper);
     }
 }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::state::{Published, Work};
-use super::super::succession::{Keepers, Seat};
+use super::super::succession::{Keepers, Office};
 use super::super::supply::Estate;
 use super::Refresher;
 use crate::clock;
 
 impl Refresher {
     /// Where it replaces its secret, it comes after those who did and are not among `kept`.
-    pub(in super::super) fn succeed(&mut self, keepers: &Keepers, kept: &[Arc<Seat>]) {
+    pub(in super::super) fn succeed(&mut self, keepers: &Keepers, kept: &[Arc<Office>]) {
         if self.supply.must_finish() {
             let (at, effect) = (self.supply.at(), self.supply.effect());
             self.predecessors = keepers.take_over(at, effect, kept);
-            keepers.add(at, effect, self.seat());
+            keepers.add(at, effect, self.office());
         }
     }
 
@@ -45,7 +45,7 @@ impl Refresher {
     pub(super) async fn end(mut self) {
         let _guard = self.under_way.enter();
         loop {
-            if let Some(heir) = self.seat.heir()
+            if let Some(heir) = self.office.heir()
                 && self.hand_on(heir)
             {
                 break;
@@ -55,7 +55,7 @@ impl Refresher {
             let due = self.supply.write_due().filter(|_| self.published.is_closed());
             let Some(due) = due else { return };
             tokio::select! {
-                () = self.seat.wanted() => {}
+                () = self.office.wanted() => {}
                 () = clock::sleep_until(due) => {}
             }
         }

@@ -13,7 +13,7 @@ use super::demand::{Demand, Demanded};
 use super::handle::CredentialHandle;
 use super::schedule::{Reason, Schedule};
 use super::state::{CredentialState, Published, Work};
-use super::succession::{Seat, Seated};
+use super::succession::{Holder, Office};
 use super::supply::{Estate, Supply};
 use super::under_way::UnderWay;
 use super::{AccessToken, Generation, MintError, Minted};
@@ -32,7 +32,7 @@ pub struct Refresher {
     schedule: Schedule,
     has_warned_of_life: bool,
     under_way: UnderWay,
-    seat: Seated,
+    office: Holder,
     /// What those leave who kept the secret before.
     predecessors: Vec<oneshot::Receiver<Estate>>,
 }
@@ -67,7 +67,7 @@ impl Refresher {
             schedule: Schedule::new(Moment::now()),
             has_warned_of_life: false,
             under_way: UnderWay::default(),
-            seat: Seated::default(),
+            office: Holder::default(),
             predecessors: Vec::new(),
         };
         (refresher, handle)
@@ -79,8 +79,8 @@ impl Refresher {
     }
 
     /// The place that another one may take.
-    pub(super) const fn seat(&self) -> &Arc<Seat> {
-        self.seat.seat()
+    pub(super) const fn office(&self) -> &Arc<Office> {
+        self.office.office()
     }
 
     /// Which credential it keeps.
@@ -127,7 +127,7 @@ impl Refresher {
             biased;
             () = self.published.closed() => return None,
             () = self.demand.ending() => return None,
-            () = self.seat.wanted() => return None,
+            () = self.office.wanted() => return None,
             taken = self.supply.take(reason) => taken,
         };
         let taken = match taken {
@@ -153,7 +153,7 @@ impl Refresher {
             biased;
             () = self.published.closed() => Event::Abandoned,
             () = self.demand.ending() => Event::Ending,
-            () = self.seat.wanted() => Event::Ending,
+            () = self.office.wanted() => Event::Ending,
             () = self.demand.made() => Event::Asked,
             () = self.supply.changed(), if !is_noted => Event::Changed,
             () = sleep_until(due) => Event::Due(reason.unwrap_or(Reason::Scheduled)),
