@@ -41,10 +41,10 @@ struct Known {
 
 /// A listed secret that can be used, and what it became.
 #[derive(Debug, Clone)]
-struct ListedKey {
+pub(super) struct ListedKey {
     at: SecretRef,
     value: SecretValue,
-    key: SigningKey,
+    pub(super) key: SigningKey,
 }
 
 /// One listed secret.
@@ -100,12 +100,11 @@ impl Keys {
 
     /// What verifies now. Waits until each listed secret was read or could not be, for so long at
     /// most. Empty: none could.
-    pub(super) async fn within(&self, time: Duration) -> Vec<SigningKey> {
+    pub(super) async fn within(&self, time: Duration) -> Arc<[ListedKey]> {
         let mut known = self.0.clone();
         // A keeper that is gone reads nothing any more.
         drop(timeout(time, known.wait_for(|known| known.is_settled)).await);
-        let known = self.0.borrow();
-        known.keys.iter().map(|listed| listed.key.clone()).collect()
+        Arc::clone(&self.0.borrow().keys)
     }
 }
 
@@ -358,9 +357,8 @@ mod tests {
             bench.fail(None);
             sleep(Duration::from_secs(61)).await;
             let last = SigningKey::new(&SecretValue::new("the-last-secret-canary".into())).unwrap();
-            assert!(
-                bench.keys.within(HOUR).await.iter().any(|key| key.sign(b"a") == last.sign(b"a"))
-            );
+            let keys = bench.keys.within(HOUR).await;
+            assert!(keys.iter().any(|listed| listed.key.sign(b"a") == last.sign(b"a")));
         }
     }
 }

@@ -107,7 +107,8 @@ async fn take(
         return Err(Refusal::NoSecret);
     }
     let signature = Signature::of(&head).map_err(Refusal::Unsigned)?;
-    signature::verify(&body.bytes, signature, &keys).map_err(Refusal::Unsigned)?;
+    let keys = keys.iter().map(|listed| &listed.key);
+    signature::verify(&body.bytes, signature, keys).map_err(Refusal::Unsigned)?;
     let in_delivery = match sight(endpoint, &head, signature) {
         None => None,
         Some(Sight::New(one)) => Some(one),
