@@ -271,22 +271,11 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::config::model::{AsksFor, ClientAuth, ClientCredentials, Level, TokenRequest};
+    use crate::config::model::{AsksFor, ClientAuth, ClientCredentials, TokenRequest};
     use crate::credential::Generation;
+    use crate::credential::tests::credential;
     use crate::store::{self, Stores};
     use crate::tls;
-
-    fn credential(name: &str, required: bool, kind: CredentialKind) -> Credential {
-        Credential {
-            name: name.into(),
-            level: Level::ReadOnly,
-            quota: None,
-            required,
-            verify: true,
-            fallback: None,
-            kind,
-        }
-    }
 
     /// Takes the secret `new` alone, and wants everything else as configured.
     async fn issue(Json(asked): Json<serde_json::Value>) -> (StatusCode, Json<serde_json::Value>) {
@@ -336,9 +325,10 @@ mod tests {
             token_request: TokenRequest::Json,
             ca_file: None,
         };
+        let key = CredentialKind::ApiKey("file:/nowhere/key".parse().unwrap());
         let credentials = [
-            credential("etl", true, client(&secret)),
-            credential("key", false, CredentialKind::ApiKey("file:/nowhere/key".parse().unwrap())),
+            credential("etl", client(&secret)),
+            Credential { required: false, ..credential("key", key) },
         ];
         let metrics = Metrics::new().unwrap();
         let (secrets, _watcher) = store::watched(Arc::new(Stores::new(&metrics)));

@@ -86,6 +86,18 @@ impl TokenSource for Source {
     }
 }
 
+pub(super) fn credential(name: &str, kind: CredentialKind) -> Credential {
+    Credential {
+        name: name.into(),
+        level: Level::ReadOnly,
+        quota: None,
+        required: true,
+        verify: true,
+        fallback: None,
+        kind,
+    }
+}
+
 /// A credential with its task running.
 struct Bench {
     issuer: Arc<Issuer>,
@@ -119,15 +131,7 @@ impl Bench {
             asked: Mutex::new(Vec::new()),
             gate,
         });
-        let credential = Credential {
-            name: "reader".into(),
-            level: Level::ReadOnly,
-            quota: None,
-            required: true,
-            verify: true,
-            fallback: None,
-            kind: CredentialKind::ApiKey(secret.at().clone()),
-        };
+        let credential = credential("reader", CredentialKind::ApiKey(secret.at().clone()));
         let metrics = Metrics::new().unwrap();
         let source = Box::new(Source(Arc::clone(&issuer)));
         let supply = Supply::new(&credential.name, secret, source, None);

@@ -97,15 +97,7 @@ impl TokenSource for Grant {
 async fn spending(store: &Arc<Polled>) -> (Arc<Spending>, CredentialHandle, JoinSet<()>) {
     let (secrets, mut tasks) = watched(store);
     store.put(KEY, "r0");
-    let credential = Credential {
-        name: "alice".into(),
-        level: Level::ReadOnly,
-        quota: None,
-        required: true,
-        verify: true,
-        fallback: None,
-        kind: CredentialKind::ApiKey(KEY.parse().unwrap()),
-    };
+    let credential = credential("alice", CredentialKind::ApiKey(KEY.parse().unwrap()));
     let source = Arc::new(Spending::default());
     let stored = secrets.watch(credential.kind.secret());
     let supply = Supply::new(&credential.name, stored, Box::new(Grant(Arc::clone(&source))), None);

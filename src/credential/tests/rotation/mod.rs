@@ -152,6 +152,8 @@ struct Versioned {
     is_full: Mutex<bool>,
     /// What is to be replaced is, and nobody hears of it in time.
     is_slow: Mutex<bool>,
+    /// For so long the machine sleeps after the next claim.
+    sleeps: Mutex<Option<Duration>>,
     writes: AtomicUsize,
 }
 
@@ -169,6 +171,7 @@ impl Versioned {
             held: Mutex::new(held),
             is_full: Mutex::default(),
             is_slow: Mutex::default(),
+            sleeps: Mutex::default(),
             writes: AtomicUsize::new(0),
         })
     }
@@ -237,6 +240,9 @@ impl SecretStore for Versioned {
         let asked_at = Moment::now();
         let version = self.write(at, |held| held.claimed = Some(Instant::now()))?;
         let held = SecretVersion { value: old.value.clone(), version: Some(version) };
+        if let Some(time) = self.sleeps.lock().take() {
+            clock::pretend_to_sleep(time);
+        }
         Ok(Claim::since(asked_at, held))
     }
 
@@ -280,15 +286,7 @@ impl Sidecar {
     ) -> Self {
         let (secrets, watcher) = store::watched(Arc::clone(store) as Arc<dyn SecretStore>);
         let at: SecretRef = at.parse().unwrap();
-        let credential = Credential {
-            name: "alice".into(),
-            level: Level::ReadOnly,
-            quota: None,
-            required: true,
-            verify: true,
-            fallback: None,
-            kind: CredentialKind::ApiKey(at.clone()),
-        };
+        let credential = credential("alice", CredentialKind::ApiKey(at.clone()));
         let source = Box::new(Grant(Arc::clone(issuer)));
         let supply = Supply::new(&credential.name, secrets.watch(&at), source, None);
         let (mut refresher, handle) = Refresher::new(&credential, supply, &Metrics::new().unwrap());
