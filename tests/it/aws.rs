@@ -17,7 +17,6 @@ use crate::support::{
 /// A reader whose key is in AWS, and nothing that says who we are.
 async fn configured(aws: &Aws, reference: &str, poll: &str) -> Builder {
     let builder = Rig::builder().await;
-    let nowhere = builder.dir().join("nowhere").display().to_string();
     let url = aws.url();
     builder
         .config(&format!(
@@ -25,16 +24,12 @@ async fn configured(aws: &Aws, reference: &str, poll: &str) -> Builder {
              poll: {poll}}}}}\n\
              credentials: [{{name: reader, level: read_only, api_key: '{reference}'}}]\n"
         ))
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_CONFIG_FILE", &nowhere)
-        .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
+        .nobody_in_aws()
 }
 
 /// The same with keys in the environment.
 pub(crate) async fn reader(aws: &Aws, reference: &str, poll: &str) -> Builder {
-    let key = format!("{CANARY}-aws-key");
-    let builder = configured(aws, reference, poll).await;
-    builder.env("AWS_ACCESS_KEY_ID", "AKIDTEST").env("AWS_SECRET_ACCESS_KEY", &key)
+    configured(aws, reference, poll).await.aws_keys()
 }
 
 fn reads(outcome: &str) -> String {
@@ -282,9 +277,7 @@ async fn a_store_is_added_and_changed_while_calls_go_on() {
     let aws = Aws::start().await;
     aws.create("prod/key", &key_of("reader")).await;
     let nowhere = Aws::start().await;
-    let key = format!("{CANARY}-aws-key");
-    let builder = Rig::builder().await.env("AWS_ACCESS_KEY_ID", "AKIDTEST");
-    let mut rig = builder.env("AWS_SECRET_ACCESS_KEY", &key).without_admin().start().await;
+    let mut rig = Rig::builder().await.aws_keys().without_admin().start().await;
     let callers = Callers::start(&rig, "/v1/datasets");
     rig.reconfigure(&format!(
         "stores: {{aws: {{region: eu-west-1, endpoint: '{}'}}}}\n\

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{
-    Authority, Aws, Builder, CANARY, Callers, Leaf, Process, Rig, TlsServer, key_of,
-};
+use crate::support::{Authority, Aws, Builder, Callers, Leaf, Process, Rig, TlsServer, key_of};
 use crate::vault;
 
 /// A sidecar that shows the certificate in its folder to an emulator that asks for one.
@@ -119,8 +117,7 @@ async fn a_certificate_that_cannot_be_used_never_replaces_one_that_works() {
 /// Its key in AWS Secrets Manager, reached in this way.
 async fn bench_in_aws(aws: &Aws) -> Bench {
     aws.create("prod/key", &key_of("reader")).await;
-    let builder = Rig::builder().await.env("AWS_ACCESS_KEY_ID", "AKIDTEST");
-    let builder = builder.env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws-key"));
+    let builder = Rig::builder().await.aws_keys();
     let reader = "credentials: [{name: reader, level: read_only, api_key: 'aws:prod/key'}]";
     bench_of(builder.config(reader).config(&stores(aws)), "auto").await
 }

@@ -5,27 +5,20 @@ use std::path::PathBuf;
 
 use datapulse_sidecar::emulator::{Effect, Fault, Scope};
 
-use crate::refresh_tokens::{LIFE, content, with_alice};
+use crate::refresh_tokens::{LIFE, check_online, content, with_a_file};
 use crate::support::{Process, Rig, Stage};
 
 /// With Alice's first refresh token in a file, and what goes wrong with the next answer.
 async fn stage(effect: Effect) -> (Stage, PathBuf, String) {
-    let builder = Rig::builder().await.token_life(LIFE);
-    let file = builder.dir().join("alice");
-    std::fs::write(&file, format!("{}\n", builder.grant("cli"))).unwrap();
-    let builder = with_alice(builder, "file:${DIR}/alice");
+    let (builder, file) = with_a_file(Rig::builder().await.token_life(LIFE));
     let stage = builder.fault(Fault::times(Scope::Token, effect, 1)).stage();
     let first = content(&file);
     (stage, file, first)
 }
 
-fn check(stage: &Stage) -> Process {
-    Process::sidecar(&["check", "--online", "--config", &stage.config])
-}
-
 /// The grant is as good as before.
 async fn goes_on(stage: &Stage) {
-    assert_eq!(check(stage).ended().await.code(), Some(0));
+    assert_eq!(check_online(&stage.config).ended().await.code(), Some(0));
     assert_eq!((stage.emulator.reuses("cli"), stage.emulator.families_revoked("cli")), (0, 0));
 }
 
@@ -33,7 +26,7 @@ async fn goes_on(stage: &Stage) {
 async fn a_check_that_is_told_to_end_writes_the_token_that_is_on_its_way() {
     for signal in ["INT", "TERM"] {
         let (stage, file, first) = stage(Effect::LateAnswerMs(60_000)).await;
-        let mut check = check(&stage);
+        let mut check = check_online(&stage.config);
         stage.emulator.refreshed("cli", 1).await;
         assert_eq!(content(&file), first, "its answer is on its way");
         check.signal(signal).await;
@@ -47,9 +40,9 @@ async fn a_check_that_is_told_to_end_writes_the_token_that_is_on_its_way() {
 #[tokio::test]
 async fn a_check_whose_answer_is_lost_leaves_the_mark() {
     let (stage, file, first) = stage(Effect::LoseAnswer).await;
-    assert_eq!(check(&stage).ended().await.code(), Some(1));
+    assert_eq!(check_online(&stage.config).ended().await.code(), Some(1));
     assert_eq!(content(&file), format!("datapulse-sidecar-answer-lost:{first}"));
-    assert_eq!(check(&stage).ended().await.code(), Some(1));
+    assert_eq!(check_online(&stage.config).ended().await.code(), Some(1));
     assert_eq!((stage.emulator.refreshes("cli"), stage.emulator.reuses("cli")), (1, 0));
 }
 

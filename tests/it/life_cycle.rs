@@ -139,8 +139,7 @@ async fn a_reload_that_the_drain_finds_under_way_comes_to_its_end() {
     let relay = Relay::new(aws.address()).await;
     let mut rig = Rig::builder()
         .await
-        .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
-        .env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws-key"))
+        .aws_keys()
         .config(&format!(
             "drain: {{max: 60s}}\n\
              stores: {{aws: {{region: eu-west-1, endpoint: 'http://{}'}}}}",

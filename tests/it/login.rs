@@ -397,14 +397,10 @@ async fn a_secret_in_vault_is_made_or_changed_and_a_policy_that_is_too_narrow_is
 async fn a_secret_in_aws_gets_a_version_and_its_other_keys_stay() {
     let moto = Moto::start().await;
     let builder = builder(&alice("aws:alice#refresh_token")).await;
-    let nowhere = builder.dir().join("nowhere").display().to_string();
     let mut builder = builder
         .config(&format!("stores: {{aws: {{region: eu-west-1, endpoint: '{}'}}}}\n", moto.url()))
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_CONFIG_FILE", &nowhere)
-        .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
-        .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
-        .env("AWS_SECRET_ACCESS_KEY", CANARY);
+        .nobody_in_aws()
+        .aws_keys();
     let env = builder.take_env();
     let stage = builder.stage();
     let args = ["--config", &stage.config, "login", "alice", "--no-browser"];

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::aws::reader;
 use crate::refresh_tokens::{
-    DATA, LIFE, content, in_a_file, in_vault, log_in, login_is_required, open_bao, token_fault,
-    with_alice,
+    DATA, LIFE, check_online, content, in_a_file, in_vault, log_in, login_is_required, open_bao,
+    token_fault, with_alice,
 };
-use crate::support::{Aws, Process, Rig};
+use crate::support::{Aws, Rig};
 
 const MARK: &str = "datapulse-sidecar-answer-lost:";
 
@@ -20,7 +20,7 @@ async fn nobody_sends_it_again(rig: &mut Rig) {
     token_fault(rig, Effect::LoseAnswer);
     login_is_required(rig).await;
     let sent = rig.emulator.refreshes("cli");
-    let mut check = Process::sidecar(&["check", "--online", "--config", &rig.config_path()]);
+    let mut check = check_online(&rig.config_path());
     assert_eq!(check.ended().await.code(), Some(1));
     let said = check.stdout.lines().join("\n");
     assert!(said.contains("the answer to the last refresh was lost"), "{said}");

@@ -14,6 +14,8 @@ use crate::support::{Builder, Callers, Gate, Hold, OpenBao, Process, Relay, Rig,
 /// A second, at the least: the emulator's tokens count whole seconds.
 pub(crate) const LIFE: Duration = Duration::from_secs(2);
 pub(crate) const DATA: &str = "/v1/datasets";
+pub(crate) const UNPERSISTED: &str =
+    r#"datapulse_sidecar_credential_unpersisted{credential="alice"}"#;
 /// For a whole secret, whatever it is: what the sidecar needs to claim and to replace.
 const WRITER: &str = r#"path "secret/data/*" { capabilities = ["read", "update"] }"#;
 
@@ -23,17 +25,27 @@ pub(crate) fn with_alice(builder: Builder, token: &str) -> Builder {
 }
 
 pub(crate) fn with_client(builder: Builder, client: &str, token: &str) -> Builder {
-    builder.log_level("info").unready().config_in_dir(&format!(
+    let alice = alice(client, token, "'analytics:read'");
+    builder.log_level("info").unready().config_in_dir(&alice)
+}
+
+pub(crate) fn alice(client: &str, token: &str, scopes: &str) -> String {
+    format!(
         "credentials: [{{name: alice, level: read_only, required: false, \
-         refresh_token: {{{client}, token: '{token}', scopes: ['analytics:read']}}}}]\n"
-    ))
+         refresh_token: {{{client}, token: '{token}', scopes: [{scopes}]}}}}]\n"
+    )
 }
 
 /// With a token in a file, as `login` leaves it there.
-pub(crate) async fn in_a_file(builder: Builder) -> (Rig, PathBuf) {
+pub(crate) fn with_a_file(builder: Builder) -> (Builder, PathBuf) {
     let file = builder.dir().join("alice");
     std::fs::write(&file, format!("{}\n", builder.grant("cli"))).unwrap();
-    (with_alice(builder, "file:${DIR}/alice").start().await, file)
+    (with_alice(builder, "file:${DIR}/alice"), file)
+}
+
+pub(crate) async fn in_a_file(builder: Builder) -> (Rig, PathBuf) {
+    let (builder, file) = with_a_file(builder);
+    (builder.start().await, file)
 }
 
 /// With a token in OpenBao, reached at this address.
@@ -59,8 +71,31 @@ pub(crate) async fn open_bao() -> OpenBao {
     bao
 }
 
+/// With a token in an OpenBao that takes the first claim and, until the gate opens, no successor.
+pub(crate) async fn where_nothing_is_kept() -> (OpenBao, Gate, Rig) {
+    let (bao, builder) = (open_bao().await, Rig::builder().await.token_life(LIFE));
+    let gate = Gate::new(bao.address, Hold::Fail(2)).await;
+    let address = format!("http://{}", gate.address);
+    let rig = in_vault(builder, &bao, &address, "alice").await.start().await;
+    rig.eventually(DATA, 200).await;
+    (bao, gate, rig)
+}
+
+/// The newest token is in the store, and another process goes on with it.
+pub(crate) async fn is_kept(rig: &mut Rig, bao: &OpenBao) {
+    rig.restart().await;
+    rig.eventually(DATA, 200).await;
+    let fields = bao.get("secret/data/alice").await["data"].clone();
+    assert_eq!(fields["other"], json!({"a": [1, null]}), "other fields stay");
+    assert_eq!((rig.emulator.reuses("cli"), rig.emulator.families_revoked("cli")), (0, 0));
+}
+
 pub(crate) fn content(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap()
+}
+
+pub(crate) fn check_online(config: &str) -> Process {
+    Process::sidecar(&["check", "--online", "--config", config])
 }
 
 /// Somebody logs in.
@@ -153,7 +188,7 @@ async fn before_anybody_has_logged_in_checks_and_calls_say_so() {
     let rig = with_alice(Rig::builder().await, "file:${DIR}/alice").start().await;
     let refused = rig.eventually(DATA, 503).await;
     assert_eq!(refused.headers()["x-datapulse-sidecar-error"], "login_required");
-    let mut check = Process::sidecar(&["check", "--online", "--config", &rig.config_path()]);
+    let mut check = check_online(&rig.config_path());
     assert_eq!(check.ended().await.code(), Some(1));
     let said = [check.stdout.lines().join("\n"), check.stderr.lines().join("\n")].concat();
     assert!(said.contains("run `datapulse-sidecar login alice`"), "{said}");
@@ -161,7 +196,7 @@ async fn before_anybody_has_logged_in_checks_and_calls_say_so() {
     std::fs::write(&file, rig.emulator.grant("cli")).unwrap();
     rig.eventually(DATA, 200).await;
     // Looking costs no login: what the check renewed is in the store.
-    let mut check = Process::sidecar(&["check", "--online", "--config", &rig.config_path()]);
+    let mut check = check_online(&rig.config_path());
     assert_eq!(check.ended().await.code(), Some(0), "{:?}", check.stdout.lines());
     assert_eq!(rig.emulator.refreshes("cli"), 2);
     let renewed = content(&file);
@@ -241,22 +276,14 @@ async fn where_a_successor_could_not_be_kept_nothing_is_spent() {
 
 #[tokio::test]
 async fn vault_that_takes_the_claim_and_not_the_successor_costs_no_call() {
-    let (bao, builder) = (open_bao().await, Rig::builder().await.token_life(LIFE));
-    let gate = Gate::new(bao.address, Hold::Fail(2)).await;
-    let address = format!("http://{}", gate.address);
-    let mut rig = in_vault(builder, &bao, &address, "alice").await.start().await;
-    rig.eventually(DATA, 200).await;
+    let (bao, gate, mut rig) = where_nothing_is_kept().await;
     let callers = Callers::start(&rig, DATA);
-    rig.metric(r#"datapulse_sidecar_credential_unpersisted{credential="alice"} 1"#).await;
+    rig.metric(&format!("{UNPERSISTED} 1")).await;
     rig.emulator.refreshed("cli", 4).await;
     gate.open();
-    rig.metric(r#"datapulse_sidecar_credential_unpersisted{credential="alice"} 0"#).await;
+    rig.metric(&format!("{UNPERSISTED} 0")).await;
     assert_eq!(callers.stop().await.1, 0);
-    rig.restart().await;
-    rig.eventually(DATA, 200).await;
-    let fields = bao.get("secret/data/alice").await["data"].clone();
-    assert_eq!(fields["other"], json!({"a": [1, null]}), "other fields stay");
-    assert_eq!((rig.emulator.reuses("cli"), rig.emulator.families_revoked("cli")), (0, 0));
+    is_kept(&mut rig, &bao).await;
     rig.finish().await;
 }
 
@@ -277,11 +304,8 @@ async fn an_answer_that_is_on_its_way_outlives_a_reload_and_is_waited_for_at_the
             );
             rig.log("the configuration was reloaded").await;
             rig.until(async || content(&file) != before).await;
-            rig.reconfigure(&format!(
-                "credentials: [{{name: alice, level: read_only, required: false, refresh_token: \
-                 {{client_id: cli, token: 'file:{}'}}}}]\n",
-                file.display()
-            ));
+            let token = format!("file:{}", file.display());
+            rig.reconfigure(&alice("client_id: cli", &token, "'analytics:read'"));
         }
         rig.eventually(DATA, 200).await;
         assert_ne!(content(&file), before);

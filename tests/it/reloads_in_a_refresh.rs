@@ -1,28 +1,19 @@
 //! Promise: a credential that a reload changes goes on with the newest token, also where that could not
 //! be written yet, and one task alone writes it.
 
-use serde_json::json;
-
-use crate::refresh_tokens::{DATA, LIFE, in_vault, login_is_required, open_bao, with_client};
-use crate::support::{Callers, Gate, Hold, Rig};
-
-const UNPERSISTED: &str = r#"datapulse_sidecar_credential_unpersisted{credential="alice"}"#;
+use crate::refresh_tokens::{
+    DATA, UNPERSISTED, alice, is_kept, login_is_required, where_nothing_is_kept, with_client,
+};
+use crate::support::{Callers, Rig};
 
 /// Alice's credential, with other scopes.
 fn changed(scopes: &str) -> String {
-    format!(
-        "credentials: [{{name: alice, level: read_only, required: false, refresh_token: \
-         {{client_id: cli, token: 'vault:secret/alice#refresh_token', scopes: [{scopes}]}}}}]\n"
-    )
+    alice("client_id: cli", "vault:secret/alice#refresh_token", scopes)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_credential_goes_on_with_a_token_that_could_not_be_written_yet() {
-    let (bao, builder) = (open_bao().await, Rig::builder().await.token_life(LIFE));
-    let gate = Gate::new(bao.address, Hold::Fail(2)).await;
-    let address = format!("http://{}", gate.address);
-    let mut rig = in_vault(builder, &bao, &address, "alice").await.start().await;
-    rig.eventually(DATA, 200).await;
+    let (bao, gate, mut rig) = where_nothing_is_kept().await;
     rig.metric(&format!("{UNPERSISTED} 1")).await;
     let callers = Callers::start(&rig, DATA);
     // Changed, changed again, taken out, and there again.
@@ -41,11 +32,7 @@ async fn a_changed_credential_goes_on_with_a_token_that_could_not_be_written_yet
     rig.eventually(DATA, 200).await;
     gate.open();
     rig.metric(&format!("{UNPERSISTED} 0")).await;
-    rig.restart().await;
-    rig.eventually(DATA, 200).await;
-    let fields = bao.get("secret/data/alice").await["data"].clone();
-    assert_eq!(fields["other"], json!({"a": [1, null]}), "other fields stay");
-    assert_eq!((rig.emulator.reuses("cli"), rig.emulator.families_revoked("cli")), (0, 0));
+    is_kept(&mut rig, &bao).await;
     rig.finish().await;
 }
 
@@ -62,11 +49,8 @@ async fn a_client_that_a_reload_corrects_needs_no_login() {
     let mut rig = builder.start().await;
     login_is_required(&rig).await;
     assert_eq!(rig.emulator.refreshes("cli"), 0);
-    rig.reconfigure(&format!(
-        "credentials: [{{name: alice, level: read_only, required: false, refresh_token: \
-         {{client_id: cli, token: 'file:{}', scopes: ['analytics:read']}}}}]\n",
-        rig.dir().join("alice").display()
-    ));
+    let token = format!("file:{}", rig.dir().join("alice").display());
+    rig.reconfigure(&alice("client_id: cli", &token, "'analytics:read'"));
     rig.eventually(DATA, 200).await;
     assert_eq!((rig.emulator.refreshes("cli"), rig.emulator.families_revoked("cli")), (1, 0));
     rig.finish().await;
@@ -75,11 +59,7 @@ async fn a_client_that_a_reload_corrects_needs_no_login() {
 /// The end does not come before the reload's: what that took over is not in force yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_a_reload_under_way_took_over_is_not_lost_without_a_word() {
-    let (bao, builder) = (open_bao().await, Rig::builder().await.token_life(LIFE));
-    let gate = Gate::new(bao.address, Hold::Fail(2)).await;
-    let address = format!("http://{}", gate.address);
-    let mut rig = in_vault(builder, &bao, &address, "alice").await.start().await;
-    rig.eventually(DATA, 200).await;
+    let (_bao, _gate, mut rig) = where_nothing_is_kept().await;
     rig.metric(&format!("{UNPERSISTED} 1")).await;
     // A key that is not there is waited for.
     let bob = ", {name: bob, level: read_only, required: false, api_key: 'file:/nowhere'}]\n";

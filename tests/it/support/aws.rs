@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::tools::{client, free_address};
-use super::{CANARY, Moto, PATIENCE};
+use super::{Builder, CANARY, Moto, PATIENCE};
 
 /// What the relay answers itself.
 #[derive(Debug, Clone)]
@@ -50,6 +50,22 @@ struct Relay {
     canned: Mutex<BTreeMap<String, Canned>>,
     /// Calls by operation.
     calls: watch::Sender<BTreeMap<String, u64>>,
+}
+
+impl Builder {
+    /// Who the sidecar is to AWS, in its environment.
+    pub(crate) fn aws_keys(self) -> Self {
+        let key = format!("{CANARY}-aws-key");
+        self.env("AWS_ACCESS_KEY_ID", "AKIDTEST").env("AWS_SECRET_ACCESS_KEY", &key)
+    }
+
+    /// It is nobody to AWS but who the test says, whatever this machine has.
+    pub(crate) fn nobody_in_aws(self) -> Self {
+        let nowhere = self.dir().join("nowhere").display().to_string();
+        self.env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_CONFIG_FILE", &nowhere)
+            .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
+    }
 }
 
 impl Aws {
