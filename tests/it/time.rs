@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::refresh_tokens::{DATA, LIFE, in_vault, open_bao};
 use crate::support::{Authority, Builder, Clocks, Rig, TlsServer, Upstream, read_head};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -68,6 +69,26 @@ async fn a_wall_clock_that_steps_an_hour_either_way_changes_nothing() {
         }
     }
     assert_eq!((rig.emulator.mints("etl"), rig.emulator.answered(401)), (1, 0));
+    rig.finish().await;
+}
+
+/// The age of another one's claim is no time of day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_whose_wall_clocks_are_an_hour_apart_share_a_refresh_token() {
+    let (bao, (builder, clocks)) = (open_bao().await, machine().await);
+    let builder = in_vault(builder.token_life(LIFE), &bao, &bao.url(), "alice").await;
+    let rig = builder.start().await;
+    rig.eventually(DATA, 200).await;
+    // On a machine whose clock is right.
+    let twin = rig.twin(DATA).await;
+    for ahead in [3600, -3600, 0] {
+        clocks.set_ahead(ahead);
+        let refreshed = rig.emulator.refreshes("cli");
+        rig.emulator.refreshed("cli", refreshed + 4).await;
+        rig.eventually(DATA, 200).await;
+    }
+    twin.stop().await;
+    assert_eq!((rig.emulator.reuses("cli"), rig.emulator.families_revoked("cli")), (0, 0));
     rig.finish().await;
 }
 
