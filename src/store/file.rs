@@ -193,15 +193,20 @@ fn replace(at: &SecretRef, old: &SecretValue, new: &SecretValue) -> Result<(), S
     let SecretRef::File { path, key } = at else {
         return Err(StoreError::OtherStore { at: at.clone() });
     };
-    if read(at, SecretValue::for_header)?.value != *old {
+    let there = read(at, SecretValue::for_header)?.value;
+    let (folder, file) = folder_of(path).map_err(|source| unwritable(at, source))?;
+    if there == *new {
+        // The last try has written it, and may have failed after that.
+        return sync(&folder).map_err(|source| unwritable(at, source));
+    }
+    if there != *old {
         return Err(StoreError::Conflict { at: at.clone() });
     }
     let content = match key {
         Some(key) => with_field(at, &read_capped(at, path)?, key, new)?,
         None => line(new),
     };
-    let written = folder_of(path).and_then(|(folder, path)| write_whole(&folder, &path, &content));
-    written.map_err(|source| unwritable(at, source))
+    write_whole(&folder, &file, &content).map_err(|source| unwritable(at, source))
 }
 
 fn write_whole(folder: &Path, path: &Path, content: &SecretValue) -> io::Result<()> {
@@ -209,7 +214,11 @@ fn write_whole(folder: &Path, path: &Path, content: &SecretValue) -> io::Result<
     file.write_all(content.expose())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    // Without this the name may lead to the old content after a power cut.
+    sync(folder)
+}
+
+/// Without this a name may lead to the old content after a power cut.
+fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -449,7 +458,10 @@ mod tests {
         let unclaimed = Claim::by_version(old.clone());
         let error = FileStore.replace(&at, &unclaimed, &new).await.unwrap_err();
         assert_eq!(error.kind(), "claimed");
-        FileStore.replace(&at, &claim, &new).await.unwrap();
+        for _ in 0..2 {
+            let written = FileStore.replace(&at, &claim, &new).await;
+            assert!(written.is_ok(), "what the last try has written is no conflict");
+        }
         drop(claim);
         assert_eq!(kind(&old).await.unwrap_err(), "conflict", "what was claimed is spent");
         let new = FileStore.read(&at).await.unwrap();
