@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
-use super::{Failure, load};
+use super::{Failure, environment, load};
 use crate::clock;
 use crate::config::Config;
+use crate::config::model::VaultStore;
 use crate::config::watch::ConfigWatch;
 use crate::os::{self, Hardened, OpenFiles};
+use crate::secret::SecretRef;
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::{DroppedLines, LevelSwitch, Logging};
 
@@ -22,6 +24,23 @@ const IGNORED: [&str; 9] = [
     "all_proxy",
     "NO_PROXY",
     "no_proxy",
+];
+
+/// Behind `VAULT_` or `BAO_`: what Vault's own programs heed. A service of that name gives a pod others.
+const VAULTS: [&str; 13] = [
+    "ADDR",
+    "AGENT_ADDR",
+    "PROXY_ADDR",
+    "HTTP_PROXY",
+    "NAMESPACE",
+    "TOKEN",
+    "CACERT",
+    "CACERT_BYTES",
+    "CAPATH",
+    "CLIENT_CERT",
+    "CLIENT_KEY",
+    "SKIP_VERIFY",
+    "TLS_SERVER_NAME",
 ];
 
 /// Ready to bind addresses; no secret was read.
@@ -77,8 +96,28 @@ fn ignored(config: &Config) -> Vec<String> {
         IGNORED.contains(&&**name)
             || (config.stores.aws.is_some()
                 && (name.starts_with("AWS_ENDPOINT_URL") || name == "AWS_CA_BUNDLE"))
+            || config.stores.vault.as_ref().is_some_and(|vault| is_passed_over(name, vault))
     };
     let mut names: Vec<String> = names.filter(is_ignored).collect();
     names.sort();
     names
+}
+
+/// Whether this is one of Vault's variables, and the configuration says something else than it does.
+fn is_passed_over(name: &str, vault: &VaultStore) -> bool {
+    let Some(key) = name.strip_prefix("VAULT_").or_else(|| name.strip_prefix("BAO_")) else {
+        return false;
+    };
+    let value = environment(name).unwrap_or_default();
+    let value = value.trim_matches('/');
+    let is_in_force = match key {
+        "ADDR" => vault.address.as_str().trim_end_matches('/') == value,
+        "NAMESPACE" => vault.namespace.as_deref().unwrap_or_default() == value,
+        "CACERT" => vault.ca_file.as_ref().is_some_and(|file| file.ends_with(value)),
+        "TOKEN" => {
+            matches!(vault.auth.secret(), Some(SecretRef::Env { name: it }) if **it == *name)
+        }
+        _ => false,
+    };
+    VAULTS.contains(&key) && !is_in_force
 }

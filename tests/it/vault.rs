@@ -164,6 +164,31 @@ async fn a_namespace_and_a_certificate_of_our_own_authority_are_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variables_that_would_lead_to_another_vault_are_ignored_and_named() {
+    let bao = stocked().await;
+    let builder = Rig::builder().await;
+    let auth = by_token(&builder, &bao).await;
+    let named = ["VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_TOKEN", "VAULT_CACERT", "BAO_SKIP_VERIFY"];
+    let values = ["http://127.0.0.1:1", "nowhere", CANARY, "/nowhere", "true"];
+    let mut builder = with_vault(builder, &bao.url(), &auth, "");
+    for (name, value) in named.iter().zip(values) {
+        builder = builder.env(name, value);
+    }
+    // As the configuration has it; and of a service that is called vault.
+    let builder = builder.env("BAO_ADDR", &bao.url()).env("VAULT_SERVICE_HOST", "127.0.0.1");
+    let rig = builder.start().await;
+    assert_eq!(rig.get("/v1/datasets").await.status(), 200);
+    let line = rig.log("ignores variables").await;
+    for name in named {
+        assert!(line.contains(name), "{name}: {line}");
+    }
+    for word in ["BAO_ADDR", "VAULT_SERVICE_HOST", CANARY] {
+        assert!(!line.contains(word), "{word}: {line}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_version_is_used_within_one_poll_and_fails_no_call() {
     let bao = stocked().await;
     let builder = Rig::builder().await.log_level("info");
