@@ -150,3 +150,44 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// What is written here between each of these and the next quotation mark.
+    fn words<'t>(source: &'t str, after: &str) -> Vec<&'t str> {
+        source.split(after).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    /// Of files and of writing.
+    const NEITHER: [&str; 8] = [
+        "unreadable",
+        "not_a_file",
+        "read_only",
+        "unwritable",
+        "conflict",
+        "claimed",
+        "not_configured",
+        "other_store",
+    ];
+
+    #[test]
+    fn each_word_for_a_failed_read_stands_in_the_table_of_its_store() {
+        let ours = include_str!("verdict.rs").split("mod tests").next().unwrap();
+        let kinds = words(ours, "=> \"");
+        assert!(kinds.contains(&"missing") && kinds.contains(&"redirected"), "{kinds:?}");
+        let vaults = include_str!("vault/transport.rs");
+        let vaults = [words(vaults, "unavailable(\""), words(vaults, "reason: \"")].concat();
+        let awss = include_str!("aws/problem.rs");
+        let awss = [words(awss, "unavailable(at, \""), words(awss, "reason: \"")].concat();
+        assert!(vaults.contains(&"lagging") && awss.contains(&"identity_refused"));
+        for (page, name, reasons, not_its) in [
+            (include_str!("../../docs/vault.md"), "vault", vaults, ["other_region", "not_json"]),
+            (include_str!("../../docs/aws.md"), "aws", awss, ["wrong_engine", ""]),
+        ] {
+            let of_another = |word: &&&str| NEITHER.contains(word) || not_its.contains(word);
+            for word in kinds.iter().filter(|word| !of_another(word)).chain(&reasons) {
+                assert!(page.contains(&format!("`{word}`")), "`{word}` is not in docs/{name}.md");
+            }
+        }
+    }
+}
