@@ -89,6 +89,8 @@ mod tests {
             throttled_by_cause: BTreeMap::new(),
             learnt: Vec::new(),
             foreign_usage: 0,
+            model_error: None,
+            near_limit_seconds: 0.0,
             shadow: None,
         }
     }

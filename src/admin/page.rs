@@ -214,6 +214,12 @@ fn quotas(quotas: &[QuotaReport], history: &History) -> Markup {
                             @if quota.foreign_usage > 0 {
                                 dt { "calls of others on this key" } dd { (quota.foreign_usage) }
                             }
+                            @if let Some(count) = quota.told_count() {
+                                dt { "DataPulse's own count, of late" } dd { (count) }
+                            }
+                            @if let Some(near) = quota.near_limit() {
+                                dt { "at 90 % or more since the start" } dd { (span(near)) }
+                            }
                             @for one in &quota.learnt {
                                 dt { "learnt " (span(one.for_seconds)) " ago" }
                                 dd { (one.reason) " (" code { (one.config) } " makes it last)" }

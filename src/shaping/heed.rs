@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::learn::{Cause, Lesson};
 use super::learner::Refused;
+use super::model_error::difference;
 use super::pace::{Pace, Start};
 use super::pause::Throttle;
 use super::schedule::Schedule;
@@ -64,7 +65,9 @@ impl Schedule {
             return 0;
         }
         let used = full.saturating_sub(told.remaining);
-        let known = self.pace.envelope().level(departed_at) + u64::from(self.others);
+        let (counted, others) = (self.pace.envelope().level(departed_at), u64::from(self.others));
+        self.model_error.note(difference(used, counted, others), terms.window, now);
+        let known = counted + others;
         let foreign = used.saturating_sub(known).min(u64::from(terms.limit));
         // One: it rounds.
         if foreign <= 1 {
@@ -80,6 +83,13 @@ impl Schedule {
     #[must_use]
     pub fn learnt(&self, now: Duration) -> (Vec<(Lesson, Duration)>, u64) {
         (self.learner.lessons().collect(), self.learner.foreign(now))
+    }
+
+    /// What the upstream said of late that is used, less what we count, at the most; `None`: it said
+    /// nothing.
+    #[must_use]
+    pub fn model_error(&self, now: Duration) -> Option<i64> {
+        self.model_error.greatest(self.window(), now)
     }
 
     /// A request was held up for so long, for no reason of the schedule's.

@@ -213,6 +213,11 @@ impl Quota {
         set(&metrics.quotas.paused, report.paused_for_seconds.unwrap_or_default());
         set(&metrics.quotas.foreign, report.foreign_usage);
         set(&metrics.quotas.lessons, lessons as u64);
+        let gauge = &metrics.quotas.model_error;
+        match report.model_error {
+            Some(error) => gauge.with_label_values(&label).set(error),
+            None => drop(gauge.remove_label_values(&label)),
+        }
     }
 
     /// What it looks like now; what is configured is for the caller to add.
@@ -223,6 +228,8 @@ impl Quota {
         let paused = turns.schedule.paused_until().saturating_sub(now);
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
         let used_ratio = used as f64 / f64::from(limit);
+        let near_limit = self.metrics.quotas.near_limit.with_label_values(&[&*self.name]);
+        near_limit.inc_by(turns.schedule.near_limit(now).as_secs_f64());
         QuotaReport {
             name: String::new(),
             limit,
@@ -236,6 +243,8 @@ impl Quota {
             throttled_by_cause: self.throttled.by_cause(),
             learnt: Vec::new(),
             foreign_usage: turns.schedule.learnt(now).1,
+            model_error: turns.schedule.model_error(now),
+            near_limit_seconds: near_limit.get(),
             shadow: self.shadow_report(),
         }
     }

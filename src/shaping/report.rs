@@ -34,6 +34,11 @@ pub struct QuotaReport {
     pub learnt: Vec<Learnt>,
     /// Calls of others on the same key that the upstream told of, within the last two windows.
     pub foreign_usage: u64,
+    /// What the upstream said within the last two windows that is used, less what we count, at the most;
+    /// absent where it says nothing.
+    pub model_error: Option<i64>,
+    /// For how long nine tenths of the share or more were used, since the process began.
+    pub near_limit_seconds: f64,
     /// What would have become of calls; absent unless `shaping.shadow` is on.
     pub shadow: Option<ShadowReport>,
 }
@@ -87,6 +92,23 @@ impl QuotaReport {
             .iter()
             .map(|(cause, count)| format!("{count} {}", cause.replace('_', " ")));
         format!("{} ({})", self.throttled, causes.collect::<Vec<_>>().join(", "))
+    }
+
+    /// `59 more than ours`: the upstream's own count, where it tells.
+    #[must_use]
+    pub fn told_count(&self) -> Option<String> {
+        self.model_error.map(|error| match error {
+            0 => "the same as ours".to_owned(),
+            more if more > 0 => format!("{more} more than ours"),
+            fewer => format!("{} fewer than ours", fewer.unsigned_abs()),
+        })
+    }
+
+    /// For how long nine tenths of the share or more were used, in whole seconds; `None`: never.
+    #[must_use]
+    pub fn near_limit(&self) -> Option<u64> {
+        let near = std::time::Duration::try_from_secs_f64(self.near_limit_seconds);
+        near.ok().map(|near| near.as_secs()).filter(|seconds| *seconds > 0)
     }
 
     /// `100 in 60 s`, with the share where it is not all.

@@ -7,6 +7,7 @@ use super::also::Also;
 use super::envelope::Envelope;
 use super::history::{History, Marks, Sent};
 use super::learner::Learner;
+use super::model_error::ModelError;
 use super::pace::{Pace, Start, Terms};
 use super::pause::Pause;
 
@@ -18,6 +19,9 @@ pub struct Schedule {
     pub(super) pause: Pause,
     pub(super) charges: u64,
     pub(super) learner: Learner,
+    pub(super) model_error: ModelError,
+    /// From when on it was not looked at yet whether the limit was nearly used.
+    pub(super) near_from: Duration,
     /// What others may use of the limit, beside our share.
     pub(super) others: u32,
     /// False: what is sent is counted, and nothing is held back.
@@ -45,8 +49,7 @@ impl Schedule {
             Start::Idle | Start::UsedUp => Duration::ZERO,
         };
         let learner = Learner::new(terms, unknown_until);
-        let (pace, pause) = (Pace::new(terms, start, now), Pause::default());
-        Self { pace, also, pause, charges: 0, learner, others: 0, is_kept: true }
+        Self { also, ..Self::of(Pace::new(terms, start, now), learner, now) }
     }
 
     /// The same, beside others who may use so many requests of the limit.
@@ -60,8 +63,22 @@ impl Schedule {
     pub fn own(limit: u32, window: Duration, now: Duration) -> Self {
         let pace = Pace::own(limit, window, now);
         let learner = Learner::new(pace.terms(), Duration::ZERO);
-        let pause = Pause::default();
-        Self { pace, also: None, pause, charges: 0, learner, others: 0, is_kept: true }
+        Self::of(pace, learner, now)
+    }
+
+    fn of(pace: Pace, learner: Learner, now: Duration) -> Self {
+        let (pause, model_error) = (Pause::default(), ModelError::default());
+        Self {
+            pace,
+            also: None,
+            pause,
+            charges: 0,
+            learner,
+            model_error,
+            near_from: now,
+            others: 0,
+            is_kept: true,
+        }
     }
 
     /// Goes on under other terms, with what was sent under these and the upstream's pause.
@@ -257,29 +274,10 @@ impl Schedule {
         self.pause.until()
     }
 
-    /// Requests in the last window.
-    #[must_use]
-    pub fn used(&mut self, now: Duration) -> u64 {
-        self.pace.used(now)
-    }
-
     /// What the limit is counted in.
     #[must_use]
     pub const fn window(&self) -> Duration {
         self.pace.terms().window
-    }
-
-    /// Requests in each window, as it is configured.
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
-        self.learner.configured().limit
-    }
-
-    /// The part of the vendor's limit that this is.
-    #[must_use]
-    pub fn share(&self) -> f64 {
-        let limit = f64::from(self.limit());
-        limit / (limit + f64::from(self.others))
     }
 
     /// Between two paced requests.
@@ -322,6 +320,29 @@ mod tests {
         let left = leave(&mut schedule, ms(0), 20);
         assert!(left.windows(4).all(|four| four[3] - four[0] >= ms(1250)), "{left:?}");
         assert!(left[19] <= promised, "{left:?} {promised:?}");
+    }
+
+    #[test]
+    fn the_time_near_the_limit_is_the_same_however_often_it_is_asked_for() {
+        let mut often = Schedule::new(terms(), None, Start::Idle, ms(0));
+        let mut seldom = often.clone();
+        // What is sent and not held back: the ninetieth at 44.5 s, and 117 in all.
+        [&mut often, &mut seldom].into_iter().for_each(|one| one.keep(false));
+        let (mut near, mut in_all) = (ms(0), ms(0));
+        for half in 0..400 {
+            let now = ms(half * 500);
+            if half < 117 {
+                assert!(often.admit(now).is_ok() && seldom.admit(now).is_ok());
+            }
+            if half % 7 == 0 {
+                near += often.near_limit(now);
+            }
+            if half == 120 || half == 180 {
+                in_all += seldom.near_limit(now);
+            }
+        }
+        assert_eq!(near, in_all);
+        assert!((ms(28_000)..ms(30_000)).contains(&near), "{near:?}");
     }
 
     #[test]

@@ -185,8 +185,9 @@ impl Metrics {
 
     /// A quota is no longer configured: its gauges go, its counts stay.
     pub fn forget_quota(&self, name: &str) {
-        let QuotaMetrics { paused, foreign, lessons, .. } = &self.quotas;
-        for gauge in [&self.queue_depth, &self.quota_limit, paused, foreign, lessons] {
+        let QuotaMetrics { paused, foreign, lessons, model_error, .. } = &self.quotas;
+        let own = [paused, foreign, lessons, model_error];
+        for gauge in [&self.queue_depth, &self.quota_limit].into_iter().chain(own) {
             drop(gauge.remove_label_values(&[name]));
         }
         drop(self.quota_used_ratio.remove_label_values(&[name]));

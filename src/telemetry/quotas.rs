@@ -1,8 +1,8 @@
 //! The metric families of quotas that a scrape brings up to date, and those of calls in shadow.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{CounterVec, HistogramVec, IntCounterVec, IntGaugeVec};
 
-use super::families::Families;
+use super::families::{Families, opts};
 
 /// What is told of each quota beside its use.
 #[derive(Clone)]
@@ -15,6 +15,11 @@ pub struct QuotaMetrics {
     pub foreign: IntGaugeVec,
     /// What is assumed of the limiter since it refused calls, by `quota`.
     pub lessons: IntGaugeVec,
+    /// What the upstream said of late that is used, less what we count, by `quota`; none where it says
+    /// nothing.
+    pub model_error: IntGaugeVec,
+    /// For how long nine tenths of our share or more were used, by `quota`.
+    pub near_limit: CounterVec,
     /// Calls that were not held back, by `quota` and `outcome`: what would have become of them.
     pub shadow_calls: IntCounterVec,
     /// How long they would have waited, those that would have left; by `quota`.
@@ -41,6 +46,15 @@ impl QuotaMetrics {
             paused: family.gauges("quota_paused_seconds", "Silence that is left", &quota)?,
             foreign: family.gauges("quota_foreign_calls", "Calls of others", &quota)?,
             lessons: family.gauges("quota_lessons", "What its 429s taught", &quota)?,
+            model_error: family.gauges(
+                "quota_model_error_calls",
+                "What DataPulse said of late that is used, less what we count",
+                &quota,
+            )?,
+            near_limit: family.add(CounterVec::new(
+                opts("quota_near_limit_seconds_total", "Time at 90 % of our share or more"),
+                &quota,
+            )?)?,
             shadow_calls: family.counters(
                 "shadow_calls_total",
                 "Calls not held back, by what would have become of them",

@@ -48,6 +48,9 @@ async fn check(style: RateHeaders, named: &str) {
     assert!(told["used"].as_u64() >= Some(foreign + 6), "{style:?}: it counts: {told}");
     assert!(rig.status(&[]).await.contains("calls of others on the same key"));
     assert!(rig.series("quota_foreign_calls{quota=\"starter\"}").await >= foreign as f64);
+    assert_eq!(told["model_error"], foreign, "{style:?}: {told}");
+    assert!(rig.status(&[]).await.contains(&format!("{foreign} more than ours")));
+    assert!(rig.series("quota_model_error_calls{quota=\"starter\"}").await >= foreign as f64);
     // Sixty-six of a hundred are gone: the pace is kept to until they are repaid, 39 s later. Without
     // what the answers told, fourteen more calls would leave at once.
     let answer = rig.get("/v1/datasets").await;

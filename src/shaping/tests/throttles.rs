@@ -91,11 +91,12 @@ async fn what_others_use_of_the_key_is_told_and_waited_for() {
     let place = departed(&shaper).await;
     place.answered(&head(&[("x-ratelimit-limit", "100"), ("x-ratelimit-remaining", "40")]));
     let foreign = || shaper.quotas.get("q").unwrap().quota.report().foreign_usage;
-    assert_eq!(foreign(), 59);
+    let error = || shaper.quotas.get("q").unwrap().quota.report().model_error;
+    assert_eq!((foreign(), error()), (59, Some(59)));
     let refusal = shaper.admit(Some("q"), 0, Instant::now() + s(25)).unwrap_err();
     assert!(refusal.retry_after > s(30), "{refusal:?}");
     tokio::time::advance(s(130)).await;
-    assert_eq!(foreign(), 0);
+    assert_eq!((foreign(), error()), (0, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,4 +148,25 @@ async fn a_limit_that_is_lower_than_configured_is_kept_to_and_told_with_the_shar
     assert_eq!(told(&shaper), Some("quotas.q.share: 0.385".to_owned()), "a little more is tried");
     assert!(shaper.forget("q"));
     assert_eq!((told(&shaper), interval()), (None, configured));
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_quota_is_nearly_used_up_is_counted_once_whoever_asks() {
+    let (metrics, config) = (Metrics::new().unwrap(), config("limit: 61/min", &[""], ""));
+    let shaper = Arc::new(Shaper::begin(&config, &metrics, None));
+    for _ in 0..90 {
+        departed(&shaper).await.answered(&HeaderMap::new());
+        shaper.observe();
+    }
+    let told = || shaper.report(&config)[0].near_limit_seconds;
+    let counted = || metrics.quotas.near_limit.with_label_values(&["q"]).get();
+    // A call a second: the fifty-fifth is nine tenths.
+    assert!((30.0..40.0).contains(&told()), "{}", told());
+    assert_eq!(told(), counted());
+    tokio::time::advance(s(130)).await;
+    let all = told();
+    assert!((35.0..50.0).contains(&all), "until the first of them are a minute old: {all}");
+    tokio::time::advance(s(600)).await;
+    assert_eq!([told(), counted()], [all; 2]);
+    assert!(metrics.render().unwrap().contains("quota_near_limit_seconds_total{quota=\"q\"}"));
 }

@@ -1,0 +1,34 @@
+//! How much of a limit there is, and how much of it is used. Pure.
+
+use std::time::Duration;
+
+use super::schedule::Schedule;
+
+impl Schedule {
+    /// Requests in the last window.
+    #[must_use]
+    pub fn used(&mut self, now: Duration) -> u64 {
+        self.pace.used(now)
+    }
+
+    /// For how long nine tenths of the limit or more were used, since this was asked last.
+    pub fn near_limit(&mut self, now: Duration) -> Duration {
+        let least = (u64::from(self.limit()) * 9).div_ceil(10);
+        let (near, until) = self.pace.envelope.time_at(least, self.near_from, now);
+        self.near_from = until;
+        near
+    }
+
+    /// Requests in each window, as it is configured.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.learner.configured().limit
+    }
+
+    /// The part of the vendor's limit that this is.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        let limit = f64::from(self.limit());
+        limit / (limit + f64::from(self.others))
+    }
+}
