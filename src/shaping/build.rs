@@ -39,7 +39,7 @@ impl<'a> Builder<'a> {
         Self { began_at, file, metrics }
     }
 
-    /// A quota as the process begins; `None` where nothing is shaped.
+    /// A quota as the process begins, or with the first ones that it has; `None` where nothing is shaped.
     pub(super) fn first(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
         let past = self.file.as_ref().map_or(Past::Untold, |file| file.past(name, self.now()));
         let (start, history) = match past {

@@ -167,3 +167,23 @@ async fn a_quota_that_a_reload_brings_to_a_process_without_any_is_kept_too() {
     drop((first, second));
     assert_eq!(Machine::burst(&machine.start(STARTER)).await, 0, "the burst is remembered");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_quota_of_a_process_that_began_without_any_goes_on_where_the_file_left_off() {
+    let (machine, metrics) = (Machine::new(), Metrics::new().unwrap());
+    let after = machine.config(STARTER);
+    let mut before = after.clone();
+    before.quotas.clear();
+    let reloaded = || {
+        let first = Shaper::begin(&before, &metrics, Some(machine.boot));
+        Arc::new(first.renewed(&before, &after, &metrics))
+    };
+    assert_eq!(Machine::burst(&reloaded()).await, 12, "there was no file: a first start");
+    assert_eq!(Machine::burst(&reloaded()).await, 0, "the burst is remembered");
+    tokio::time::advance(s(130)).await;
+    assert_eq!(Machine::burst(&reloaded()).await, 12, "and so is that it is long ago");
+    std::fs::write(machine.dir.path().join("schedule"), "x").unwrap();
+    let began = Instant::now();
+    Machine::burst(&reloaded()).await;
+    assert!(began.elapsed() > s(12), "the worst is assumed: {:?}", began.elapsed());
+}
