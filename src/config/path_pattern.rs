@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// Segments of a pattern: as many as [`States`] has bits.
+const SEGMENTS_MAX: usize = 64;
+
 /// A parsed pattern such as `/v1/datasets/**`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
@@ -28,6 +31,9 @@ pub enum PathPatternError {
     /// `*` stands for a whole segment.
     #[error("`*` and `**` stand for whole segments: write `/v1/*/rows`, not `/v1/data*`")]
     PartialWildcard,
+    /// Nobody means so many segments.
+    #[error("a path has at most {SEGMENTS_MAX} segments here")]
+    TooLong,
     /// Such a path never arrives: the front door refuses it.
     #[error(
         "`.` and `..` segments, `?`, `#`, `\\`, spaces and control characters never match: the front door refuses them"
@@ -51,7 +57,11 @@ impl std::str::FromStr for PathPattern {
             part if part.contains('*') => Err(PathPatternError::PartialWildcard),
             part => Ok(Segment::Literal(part.to_owned())),
         });
-        Ok(Self { text: text.to_owned(), segments: segments.collect::<Result<_, _>>()? })
+        let segments = segments.collect::<Result<Vec<_>, _>>()?;
+        if segments.len() > SEGMENTS_MAX {
+            return Err(PathPatternError::TooLong);
+        }
+        Ok(Self { text: text.to_owned(), segments })
     }
 }
 
@@ -77,30 +87,29 @@ impl PathPattern {
 
 /// How far a path may have come in a pattern, for all its readings at once.
 struct States<'a> {
-    /// Each segment, and whether it may be what comes next.
-    next: Vec<(&'a Segment, bool)>,
+    segments: &'a [Segment],
+    /// A bit for each segment: whether it may be what comes next.
+    next: u64,
     /// Whether nothing more may have to come.
     end: bool,
 }
 
 impl<'a> States<'a> {
     fn new(segments: &'a [Segment]) -> Self {
-        let mut comes = true;
-        let next = segments.iter().map(|segment| {
-            let is_next = comes;
+        let (mut comes, mut next) = (true, 0);
+        for (at, segment) in segments.iter().take(SEGMENTS_MAX).enumerate() {
+            next |= u64::from(comes) << at;
             comes &= segment.may_be_nothing();
-            (segment, is_next)
-        });
-        let next = next.collect();
-        Self { next, end: comes }
+        }
+        Self { segments, next, end: comes }
     }
 
     fn advance(&mut self, part: &str) {
         let name = part.split_once(';').map_or(part, |(name, _)| name);
         // Whether the segment that is looked at is reached from the one before it.
-        let mut comes = false;
-        for (segment, is_next) in &mut self.next {
-            let was_next = *is_next;
+        let (mut comes, mut next) = (false, 0);
+        for (at, segment) in self.segments.iter().take(SEGMENTS_MAX).enumerate() {
+            let was_next = self.next >> at & 1 == 1;
             let takes = match segment {
                 Segment::Any => false,
                 Segment::One => true,
@@ -108,9 +117,11 @@ impl<'a> States<'a> {
                     [part, name].iter().any(|it| want.eq_ignore_ascii_case(it))
                 }
             };
-            *is_next = comes || was_next && (name.is_empty() || **segment == Segment::Any);
-            comes = was_next && takes || *is_next && segment.may_be_nothing();
+            let is_next = comes || was_next && (name.is_empty() || *segment == Segment::Any);
+            next |= u64::from(is_next) << at;
+            comes = was_next && takes || is_next && segment.may_be_nothing();
         }
+        self.next = next;
         self.end = comes || self.end && name.is_empty();
     }
 }
@@ -202,9 +213,19 @@ mod tests {
             ("/v1/../x", PathPatternError::NeverMatches),
             ("/v1?x=1", PathPatternError::NeverMatches),
             ("/a b", PathPatternError::NeverMatches),
+            (&"/a".repeat(SEGMENTS_MAX + 1), PathPatternError::TooLong),
         ] {
             assert_eq!(text.parse::<PathPattern>(), Err(want), "{text}");
         }
+    }
+
+    #[test]
+    fn the_longest_pattern_matches_to_its_end() {
+        let path = format!("{}/z", "/a".repeat(SEGMENTS_MAX - 1));
+        let pattern: PathPattern = path.parse().unwrap();
+        let parts: Vec<_> = path[1..].split('/').collect();
+        assert!(pattern.matches(&parts) && pattern.matches_leniently(&parts));
+        assert!(!pattern.matches_leniently(&parts[1..]));
     }
 
     proptest::proptest! {
