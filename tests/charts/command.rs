@@ -12,6 +12,9 @@ use crate::support::{Helm, items, objects, path, pod, root, run, text, tool, wor
 const IMAGE: &str = "registry.example/datapulse-sidecar:0.1.0";
 const PLAIN: &str = "version: 1\nlisteners: [{listen: localhost:8080}]\ncredentials: [{name: reader, \
                      level: read_only, api_key: file:/var/run/datapulse-key/key}]\n";
+/// Without Vault nothing may refer to it.
+const CREDENTIALS: &str = "sidecar.config.credentials=[{\"name\": \"reader\", \"level\": \"read_only\", \
+                           \"api_key\": \"file:/var/run/datapulse-key/key\"}]";
 const VAULT: &str = "stores: {vault: {address: \"https://vault.example:8200\", auth: {method: \
                      kubernetes, role: datapulse, token_file: /var/run/secrets/vault/token}}}\n";
 const APP: &str =
@@ -28,7 +31,11 @@ fn command_and_charts_have_one_container() {
         let injected = &objects(&injected)[0];
 
         let address = format!("sidecar.vault.address={values}").replace("''", "");
-        let rendered = Helm::Four.template("examples", &["--set", &address]).expect("renders");
+        let mut args = vec!["--set", &address];
+        if store.is_empty() {
+            args.extend(["--set-json", CREDENTIALS]);
+        }
+        let rendered = Helm::Four.template("examples", &args).expect("renders");
         let rendered = objects(&rendered);
         let embedded = rendered.iter().find_map(pod).expect("a pod");
 

@@ -132,6 +132,83 @@ fn names_that_would_clash_are_refused() {
     injector("injector: {profiles: {Big_One: {}}}\n", "`Big_One` cannot be a profile's name");
 }
 
+/// It would stand in a `ConfigMap` and in Helm's release; and what Helm says stands in a log.
+#[test]
+fn a_secret_itself_is_refused_and_not_repeated() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("values.yaml");
+    let literal = "dp_live_canary";
+    for (at, config) in [
+        ("credentials[0].api_key", "credentials: [{name: a, level: admin, api_key: SECRET}]"),
+        (
+            "credentials[0].fallback",
+            "credentials: [{name: a, level: admin, api_key: file:/k, fallback: SECRET}]",
+        ),
+        (
+            "credentials[0].refresh_token.token",
+            "credentials: [{name: a, level: admin, refresh_token: {client_id: c, token: SECRET}}]",
+        ),
+        (
+            "webhooks.endpoints[0].secrets[1]",
+            "webhooks: {listen: '0.0.0.0:8090', endpoints: [{path: /h, secrets: [file:/k, SECRET], forward_to: 'http://127.0.0.1:1/h'}]}",
+        ),
+        ("admin.token", "admin: {token: SECRET}"),
+    ] {
+        let config = config.replace("SECRET", literal);
+        let sentence = format!("config.{at}: expected a reference to a secret");
+        for (chart, values) in [
+            ("datapulse-sidecar", format!("config: {{{config}}}\n")),
+            (
+                "datapulse-sidecar-injector",
+                format!(
+                    "injector: {{enabled: true, profiles: {{default: {{config: {{{config}}}}}}}}}\n"
+                ),
+            ),
+            ("examples", format!("sidecar: {{config: {{{config}}}}}\n")),
+        ] {
+            fs::write(&file, values).expect("written");
+            let base = format!("{chart}/ci/default-values.yaml");
+            for helm in Helm::BOTH {
+                let rendered = helm.template(chart, &["--values", &base, "--values", path(&file)]);
+                let said = rendered.expect_err("a secret itself");
+                assert!(said.contains(&sentence), "{helm:?} {chart}: {said:.2000}");
+                assert!(!said.contains(literal), "{helm:?} {chart}: {said:.2000}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_referred_to_is_set_up() {
+    let aws = "credentials: [{name: a, level: admin, api_key: 'aws:prod/datapulse#key'}]";
+    let vault = aws.replace("aws:", "vault:");
+    embedded(
+        &format!("sidecar: {{vault: {{address: ''}}, config: {{{vault}}}}}\n"),
+        "config.credentials[0].api_key is in Vault, and nothing says where that is: set vault.address",
+    );
+    embedded(&format!("sidecar: {{config: {{{aws}}}}}\n"), "in which region: set aws.region");
+    gateway(
+        &format!("aws: {{region: ''}}\nconfig: {{{aws}}}\n"),
+        "in which region: set aws.region",
+    );
+}
+
+#[test]
+fn a_port_leads_to_the_listener_that_is_meant() {
+    gateway("ports: {health: 8080}\n", "ports.health is 8080, as ports.proxy is");
+    embedded("sidecar: {ports: {health: 8080}}\n", "ports.health is 8080, as ports.proxy is");
+    for listen in ["0.0.0.0:9999", "localhost:8080", "unix:/run/proxy.sock"] {
+        gateway(
+            &format!("config: {{listeners: [{{listen: '{listen}'}}]}}\n"),
+            "the Service leads to port 8080 (ports.proxy) of the pod, where nobody listens",
+        );
+    }
+    let config = "config: {listeners: [{listen: 'localhost:9000'}]}";
+    let sentence = "apps call port 8080 (ports.proxy), and localhost:9000 is another one";
+    embedded(&format!("sidecar: {{{config}}}\n"), sentence);
+    injector(&format!("injector: {{profiles: {{default: {{{config}}}}}}}\n"), sentence);
+}
+
 #[test]
 fn what_would_lead_nowhere_is_refused() {
     gateway(

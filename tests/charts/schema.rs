@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::support::{Helm, none, root, word};
 
 const CHARTS: [&str; 2] = ["datapulse-sidecar", "datapulse-sidecar-injector"];
+/// The pattern of what refers to a secret.
+const REFERENCE: &str = "^(vault|aws|file|env):";
 /// What begins the last key of each schema.
 const DEFINITIONS: &str = "  \"$defs\": {\n";
 
@@ -45,11 +47,13 @@ fn list_items(part: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Without descriptions, which are for editors.
+/// Without descriptions, which are for editors; and without the pattern of references to secrets: a
+/// template looks at those, because Helm's sentence about a pattern repeats what does not match.
 fn simplify(part: &mut Value) {
     match part {
         Value::Object(keys) => {
             keys.retain(|key, value| key != "description" || value.is_object());
+            keys.retain(|key, value| key != "pattern" || value != REFERENCE);
             keys.values_mut().for_each(simplify);
         }
         Value::Array(parts) => parts.iter_mut().for_each(simplify),
@@ -70,6 +74,31 @@ fn the_charts_know_the_configuration_that_the_binary_reads() {
             assert!(now == wanted, "{chart}: run UPDATE_GOLDEN=1 cargo test --test charts schema");
         }
     }
+}
+
+/// A key of one name is a reference to a secret everywhere, or nowhere.
+#[test]
+fn the_charts_know_which_keys_refer_to_secrets() {
+    let schema: Value = serde_json::from_str(&datapulse_sidecar::config::schema()).expect("JSON");
+    let (mut secrets, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for part in schema.pointer("/$defs").and_then(Value::as_object).expect("parts").values() {
+        let properties = part.get("properties").and_then(Value::as_object);
+        for (key, value) in properties.into_iter().flatten() {
+            let refers = [word(value, "/pattern"), word(value, "/items/pattern")];
+            let is_scalar = value.get("$ref").is_none() && value.get("anyOf").is_none();
+            if refers.contains(&REFERENCE) {
+                secrets.insert(key.as_str());
+            } else if is_scalar {
+                others.insert(key.as_str());
+            }
+        }
+    }
+    assert!(secrets.is_disjoint(&others), "{secrets:?} {others:?}");
+    let template = root().join("charts/datapulse-sidecar-lib/templates/_references.tpl");
+    let template = fs::read_to_string(template).expect("readable");
+    let list = template.lines().find(|line| line.starts_with('[')).expect("the list");
+    let known: BTreeSet<&str> = serde_json::from_str(list).expect("JSON");
+    assert_eq!(known, secrets);
 }
 
 /// A pattern that is narrower than the reader would refuse at the render what a pod takes.

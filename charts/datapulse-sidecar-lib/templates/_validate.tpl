@@ -24,10 +24,39 @@
 {{- if not (or $v.existingConfigMap (dig "credentials" list $v.config)) -}}
   {{- fail (printf "%s: config.credentials is empty: the sidecar needs at least one credential, or existingConfigMap" $at) -}}
 {{- end -}}
+{{- include "datapulse-sidecar.validateReferences" . -}}
+{{- include "datapulse-sidecar.validatePorts" . -}}
 {{- include "datapulse-sidecar.validateProbes" . -}}
 {{- include "datapulse-sidecar.validateVault" . -}}
 {{- include "datapulse-sidecar.validateShares" . -}}
 {{- include "datapulse-sidecar.validateNames" . -}}
+{{- end }}
+
+{{/* Ports that lead to nobody, or to somebody else. */}}
+{{- define "datapulse-sidecar.validatePorts" -}}
+{{- $at := .at | default "the sidecar's values" -}}
+{{- $port := int .v.ports.proxy -}}
+{{- if eq $port (int .v.ports.health) -}}
+  {{- fail (printf "%s: ports.health is %d, as ports.proxy is: two listeners cannot have one port" $at $port) -}}
+{{- end -}}
+{{- $listeners := get .v.config "listeners" | default list -}}
+{{- $isGateway := eq .mode "gateway" -}}
+{{- $elsewhere := "" -}}
+{{- $isThere := not $listeners -}}
+{{- range $listeners -}}
+  {{- $listen := toString .listen -}}
+  {{- $isOpen := not (regexMatch "^(127\\.|localhost:|\\[::1\\]|unix:)" $listen) -}}
+  {{- if and (or $isOpen (not $isGateway)) (or (contains "${" $listen) (eq (regexFind "[0-9]+$" $listen) (toString $port))) -}}
+    {{- $isThere = true -}}
+  {{- else if not (hasPrefix "unix:" $listen) -}}
+    {{- $elsewhere = $listen -}}
+  {{- end -}}
+{{- end -}}
+{{- if and (not $isThere) $isGateway -}}
+  {{- fail (printf "%s: config.listeners: the Service leads to port %d (ports.proxy) of the pod, where nobody listens: leave it out, or have one listen on [::]:%d" $at $port $port) -}}
+{{- else if and (not $isThere) $elsewhere -}}
+  {{- fail (printf "%s: config.listeners: apps call port %d (ports.proxy), and %s is another one: leave it out, or name its port there" $at $port $elsewhere) -}}
+{{- end -}}
 {{- end }}
 
 {{/* What the kubelet could not probe, or would kill before it has started. */}}

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AutoOrNumber, ClientCredentials, Fleet, Limit, RefreshToken, ServiceAccount, Share, Span,
+    AutoOrNumber, ClientCredentials, Fleet, Limit, REFERENCE, RefreshToken, ServiceAccount, Share,
+    Span,
 };
 use crate::config::model::Level;
 
@@ -26,8 +27,10 @@ pub struct Credential {
     /// Default: true.
     pub verify: Option<bool>,
     /// A reference to another secret, used while the first cannot be read.
+    #[schemars(regex(pattern = REFERENCE))]
     pub fallback: Option<String>,
     /// A reference to an API key, which is itself the bearer token.
+    #[schemars(regex(pattern = REFERENCE))]
     pub api_key: Option<String>,
     /// OAuth 2.0 client credentials.
     pub client_credentials: Option<ClientCredentials>,
@@ -44,7 +47,7 @@ pub struct Credential {
 #[serde(deny_unknown_fields)]
 pub struct SessionToken {
     /// A reference to the token; where it can be written, the renewed one takes its place.
-    #[schemars(required)]
+    #[schemars(required, regex(pattern = REFERENCE))]
     pub token: Option<String>,
 }
 
@@ -125,6 +128,7 @@ pub struct Caller {
     /// They call here: a `listen` of `listeners`.
     pub listener: Option<String>,
     /// They send this secret, a reference, in `X-DataPulse-Sidecar-Token`.
+    #[schemars(regex(pattern = REFERENCE))]
     pub caller_token: Option<String>,
     /// They run as this user, on a unix socket.
     pub uid: Option<u32>,

@@ -29,6 +29,7 @@ pub use later::Fleet;
 pub use oauth::{ClientCredentials, PrivateKeyJwt, RefreshToken, ServiceAccount};
 pub use stores::{StoreAws, StoreVault, Stores, VaultAuth, VaultMethod};
 pub use tls::{ClientCert, ListenerTls};
+use values::REFERENCE;
 pub use values::{AutoOrNumber, Limit, Share, Size, Span};
 pub use webhooks::{Dedupe, Endpoint, Webhooks};
 
@@ -94,6 +95,7 @@ pub struct Listener {
     /// Host names that callers may use beside localhost, 127.0.0.1 and `[::1]`; without a port.
     pub allowed_hosts: Option<Vec<String>>,
     /// A reference to a secret that callers have to send in `X-DataPulse-Sidecar-Token`.
+    #[schemars(regex(pattern = REFERENCE))]
     pub caller_token: Option<String>,
     /// User ids that may call, on a unix socket. Default: whoever can open it.
     pub allowed_uids: Option<Vec<u32>>,
@@ -184,6 +186,7 @@ pub struct Admin {
     /// A loopback address and a port. Default: `127.0.0.1:9465`.
     pub listen: Option<String>,
     /// A reference to the secret that allows changes.
+    #[schemars(regex(pattern = REFERENCE))]
     pub token: Option<String>,
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::REFERENCE;
+
 /// An OAuth client that acts for itself.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +15,7 @@ pub struct ClientCredentials {
     #[schemars(required)]
     pub client_id: Option<String>,
     /// A reference to its secret; or `private_key_jwt`.
+    #[schemars(regex(pattern = REFERENCE))]
     pub client_secret: Option<String>,
     /// A key in place of the secret.
     pub private_key_jwt: Option<PrivateKeyJwt>,
@@ -32,11 +35,12 @@ pub struct RefreshToken {
     #[schemars(required)]
     pub client_id: Option<String>,
     /// A reference to its secret; or `private_key_jwt`; or neither, for a public client.
+    #[schemars(regex(pattern = REFERENCE))]
     pub client_secret: Option<String>,
     /// A key in place of the secret.
     pub private_key_jwt: Option<PrivateKeyJwt>,
     /// A reference to the refresh token; one that takes its place is written back there.
-    #[schemars(required)]
+    #[schemars(required, regex(pattern = REFERENCE))]
     pub token: Option<String>,
     /// What to ask for.
     pub scopes: Option<Vec<String>>,
@@ -51,7 +55,7 @@ pub struct RefreshToken {
 #[serde(deny_unknown_fields)]
 pub struct PrivateKeyJwt {
     /// A reference to the key: PEM (PKCS#8), a JWK, or the JSON of a service account.
-    #[schemars(required)]
+    #[schemars(required, regex(pattern = REFERENCE))]
     pub key: Option<String>,
 }
 
@@ -60,7 +64,7 @@ pub struct PrivateKeyJwt {
 #[serde(deny_unknown_fields)]
 pub struct ServiceAccount {
     /// A reference to its JSON: `client_id`, `private_key`.
-    #[schemars(required)]
+    #[schemars(required, regex(pattern = REFERENCE))]
     pub key: Option<String>,
     /// What to ask for.
     pub scopes: Option<Vec<String>>,

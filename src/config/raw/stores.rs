@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Span;
+use super::{REFERENCE, Span};
 
 /// Where secrets are kept.
 #[derive(Deserialize, JsonSchema)]
@@ -46,8 +46,10 @@ pub struct VaultAuth {
     /// approle: the role's id.
     pub role_id: Option<String>,
     /// approle: a reference to the secret id.
+    #[schemars(regex(pattern = REFERENCE))]
     pub secret_id: Option<String>,
     /// token: a reference to the token.
+    #[schemars(regex(pattern = REFERENCE))]
     pub token: Option<String>,
 }
 

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::REFERENCE;
+
 /// A certificate that is shown to the upstream.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -11,7 +13,7 @@ pub struct ClientCert {
     #[schemars(required)]
     pub cert_file: Option<String>,
     /// A reference to the private key, in PEM.
-    #[schemars(required)]
+    #[schemars(required, regex(pattern = REFERENCE))]
     pub key: Option<String>,
 }
 

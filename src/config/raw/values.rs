@@ -11,6 +11,9 @@ use crate::config::model::Rate;
 /// The spellings that humantime reads, as a pattern.
 const SPAN: &str = r"^\s*(\d[\d\s]*(\.[\d\s]*)?(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|wks?|w|months?|M|years?|yrs?|y)\s*)+$";
 
+/// What a reference to a secret begins with, as a pattern: `crate::secret::SecretRef` reads the rest.
+pub(super) const REFERENCE: &str = "^(vault|aws|file|env):";
+
 /// A duration with a unit: `250ms`, `30s`, `5m`, `24h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 pub struct Span(#[schemars(with = "String", regex(pattern = SPAN))] pub Duration);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Size, Span};
+use super::{REFERENCE, Size, Span};
 
 /// Deliveries from DataPulse.
 #[derive(Deserialize, JsonSchema)]
@@ -25,7 +25,7 @@ pub struct Endpoint {
     #[schemars(required)]
     pub path: Option<String>,
     /// References to the secrets that sign them: the current one, and its predecessor beside it.
-    #[schemars(required, length(min = 1, max = 8))]
+    #[schemars(required, length(min = 1, max = 8), inner(regex(pattern = REFERENCE)))]
     pub secrets: Option<Vec<String>>,
     /// The app's URL.
     #[schemars(required)]
