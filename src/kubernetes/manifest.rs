@@ -31,6 +31,14 @@ pub enum ManifestError {
         /// What about it.
         why: &'static str,
     },
+    /// Nothing would be added where somebody wants it.
+    #[error("--only {named}: there is no such workload in the input; there is {there}")]
+    NotThere {
+        /// As it was asked for.
+        named: String,
+        /// The first workloads that are there.
+        there: String,
+    },
     /// The pod would open the sidecar to others, or could not run it.
     #[error("{workload}: {why}")]
     Unfit {

@@ -8,19 +8,23 @@ use super::pod::{NAME, Sidecar, Workload};
 /// The label that says who injects: `embedded` is the command or a chart, all else a policy.
 const LABEL: &str = "sidecar.datapulse.ai/inject";
 
+/// So many workloads are named where one is not found.
+const NAMES_MAX: usize = 20;
+
 /// Adds the sidecar to each pod that does not have it: in workloads, in pods, and in lists of both.
 ///
 /// `only` names workloads (`deployment/app`); without one, each gets it. A pod with the label
 /// `sidecar.datapulse.ai/inject` of another value than `embedded` is left to the policy.
 ///
 /// # Errors
-/// The first manifest that cannot be changed; there is no half of a result.
+/// A workload that is named and not there, or the first manifest that cannot be changed; there is no half of a result.
 pub fn inject(text: &str, sidecar: &Sidecar, only: &[String]) -> Result<String, ManifestError> {
     let documents = manifest::read(text).map_err(ManifestError::NotYaml)?;
+    let workloads: Vec<_> = documents.iter().flat_map(objects).filter_map(workload).collect();
+    are_there(only, &workloads)?;
     let mut editor = Editor::new(text);
     let mut additions = Vec::new();
-    for object in documents.iter().flat_map(objects) {
-        let Some(workload) = wanted(object, only) else { continue };
+    for workload in workloads.into_iter().filter(|workload| is_wanted(workload, only)) {
         if let Some(why) = workload.unfit(sidecar) {
             return Err(ManifestError::Unfit { workload: workload.title, why });
         }
@@ -80,8 +84,8 @@ fn objects(document: &Node) -> Vec<&Node> {
     vec![document]
 }
 
-/// The workload that an object is, where it has a pod that asks for us and does not have us.
-fn wanted<'n>(object: &'n Node, only: &[String]) -> Option<Workload<'n>> {
+/// The workload that an object is.
+fn workload(object: &Node) -> Option<Workload<'_>> {
     let kind = object.text(&["kind"]);
     let template: &[&str] = match (object.text(&["apiVersion"]), kind) {
         ("v1", "Pod") => &[],
@@ -94,10 +98,6 @@ fn wanted<'n>(object: &'n Node, only: &[String]) -> Option<Workload<'n>> {
         "" => object.text(&["metadata", "generateName"]),
         name => name,
     };
-    let short = format!("{}/{name}", kind.to_ascii_lowercase());
-    if !only.is_empty() && !only.iter().any(|named| named.eq_ignore_ascii_case(&short)) {
-        return None;
-    }
     let (parent, pod) = match template.split_last() {
         None => (None, object),
         Some((last, before)) => {
@@ -105,10 +105,38 @@ fn wanted<'n>(object: &'n Node, only: &[String]) -> Option<Workload<'n>> {
             (Some(parent), &parent.value)
         }
     };
-    let label = pod.text(&["metadata", "labels", LABEL]);
+    Some(Workload { title: format!("{kind} {name}"), object, parent, pod })
+}
+
+/// Each name is that of a workload, whether it has the sidecar or not.
+fn are_there(only: &[String], workloads: &[Workload<'_>]) -> Result<(), ManifestError> {
+    let is_missing =
+        |named: &&String| !workloads.iter().any(|workload| is_named(workload, named.as_str()));
+    let Some(missing) = only.iter().find(is_missing) else { return Ok(()) };
+    let there: Vec<_> = workloads.iter().map(short_name).take(NAMES_MAX).collect();
+    let there = match there.as_slice() {
+        [] => "no workload at all".to_owned(),
+        names => names.join(", "),
+    };
+    Err(ManifestError::NotThere { named: missing.clone(), there })
+}
+
+/// As `--only` names it: kind and name.
+fn short_name(workload: &Workload<'_>) -> String {
+    workload.title.replacen(' ', "/", 1).to_ascii_lowercase()
+}
+
+fn is_named(workload: &Workload<'_>, named: &str) -> bool {
+    named.eq_ignore_ascii_case(&short_name(workload))
+}
+
+/// It is named, or nothing is; and its pod asks for us and does not have us.
+fn is_wanted(workload: &Workload<'_>, only: &[String]) -> bool {
+    let label = workload.pod.text(&["metadata", "labels", LABEL]);
     let is_ours = matches!(label, "" | "embedded");
-    let has_it = pod.items(&["spec", "initContainers"]).iter().any(is_sidecar);
-    (is_ours && !has_it).then(|| Workload { title: format!("{kind} {name}"), object, parent, pod })
+    let has_it = workload.pod.items(&["spec", "initContainers"]).iter().any(is_sidecar);
+    let is_named = only.is_empty() || only.iter().any(|named| is_named(workload, named));
+    is_named && is_ours && !has_it
 }
 
 fn is_sidecar(container: &Item) -> bool {

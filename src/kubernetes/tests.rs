@@ -345,7 +345,18 @@ fn only_what_is_named_is_changed() {
     let two = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers: []\n---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: b\nspec:\n  hostNetwork: true\n  containers: []\n";
     let out = inject(two, &sidecar(), &["pod/a".to_owned()]).unwrap();
     assert_eq!(out.matches("- name: datapulse-sidecar\n").count(), 1);
-    assert_eq!(inject(two, &sidecar(), &["Deployment/a".to_owned()]).unwrap(), two);
+    assert_eq!(inject(two, &sidecar(), &["Pod/A".to_owned()]).unwrap(), out);
+    // One that has it already is there.
+    assert_eq!(inject(&out, &sidecar(), &["pod/a".to_owned()]).unwrap(), out);
+    // Else its pods would be without it, and no guard of a cluster knows of them.
+    for wrong in ["deploy/a", "pods/a", "a", "widget/a", "pod/c"] {
+        let only = ["pod/a".to_owned(), wrong.to_owned()];
+        let error = inject(two, &sidecar(), &only).expect_err(wrong).to_string();
+        let wanted = format!("--only {wrong}: there is no such workload in the input; there is");
+        assert_eq!(error, format!("{wanted} pod/a, pod/b"));
+    }
+    let error = inject("kind: Kept\n", &sidecar(), &["pod/a".to_owned()]).expect_err("no pod");
+    assert!(error.to_string().ends_with("there is no workload at all"), "{error}");
 }
 
 #[test]
