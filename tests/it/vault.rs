@@ -261,7 +261,16 @@ async fn check_online_tells_what_is_missing_in_vault_and_what_to_grant() {
     bao.policy("datapulse", &format!("{POLICY}\n{more}")).await;
     for (reference, code, told) in [
         ("secret/datapulse/billing#api_key", 0, "its token is taken; it is Emulator's"),
-        ("secret/datapulse/absent#api_key", 1, "there is no such secret"),
+        (
+            "secret/datapulse/absent#api_key",
+            1,
+            "no such secret; write it, or correct the reference",
+        ),
+        (
+            "secret/data/datapulse/billing#api_key",
+            1,
+            "`data/`: vault:secret/datapulse/billing#api_key",
+        ),
         ("secret/datapulse/billing#absent", 1, "the secret has no such key"),
         ("secret/datapulse/billing#number", 1, "the value is not a string"),
         ("secret/datapulse/billing#lines", 1, "cannot stand in an HTTP header"),
@@ -291,6 +300,10 @@ async fn check_online_tells_what_is_missing_in_vault_and_what_to_grant() {
     let auth = by_token(&builder, &bao).await;
     let builder = with_vault(builder, &bao.url(), &auth, ", namespace: nowhere");
     is_checked(builder, 1, "logging in to the store was refused").await;
+    let builder = Rig::builder().await;
+    let auth = by_token(&builder, &bao).await;
+    let builder = with_vault(builder, &format!("{}/v1", bao.url()), &auth, "");
+    is_checked(builder, 1, "leave out `/v1`").await;
 }
 
 pub(crate) async fn is_checked(builder: Builder, code: i32, told: &str) {

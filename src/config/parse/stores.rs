@@ -33,6 +33,9 @@ impl Checker<'_> {
         let address = self.required(VAULT, "address", written.address.as_deref());
         let address =
             address.and_then(|text| self.store_url(&join(VAULT, "address"), text, plaintext));
+        if address.as_ref().is_some_and(|url| url.path().trim_end_matches('/').ends_with("/v1")) {
+            self.error(&join(VAULT, "address"), "leave out `/v1`: it is added");
+        }
         let namespace = written.namespace.as_deref().filter(|text| !text.is_empty());
         let namespace = namespace.map(|text| self.mount(&join(VAULT, "namespace"), text));
         let auth = self.required(VAULT, "auth", written.auth.as_ref());
