@@ -116,8 +116,10 @@ impl Envelope {
         let index = self.position(sent.at) / self.cell;
         let kept = index + self.length() > self.newest;
         if let Some(cell) = self.cell_mut(index).filter(|_| kept) {
-            *cell = cell.saturating_add(sent.count);
-            self.total += u64::from(sent.count);
+            // What a full cell does not take never leaves it either.
+            let taken = sent.count.min(u32::MAX - *cell);
+            *cell += taken;
+            self.total += u64::from(taken);
         }
     }
 
@@ -290,6 +292,20 @@ mod tests {
             part * within(x + spread) + (1.0 - part) * within(x + WINDOW + spread)
         };
         steps.map(weighted).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn what_does_not_go_into_a_full_cell_is_not_counted_for_ever() {
+        let (window, spread) = (Duration::from_secs(60), Duration::from_millis(250));
+        let mut envelope = Envelope::new(100, window, spread, true);
+        for _ in 0..3 {
+            envelope.recall(Sent { at: Duration::from_secs(1), count: u32::MAX });
+        }
+        assert_eq!(envelope.total, u64::from(u32::MAX));
+        assert!(!envelope.allows(Duration::from_secs(1)));
+        let later = Duration::from_secs(200);
+        assert!(envelope.allows(later));
+        assert_eq!((envelope.used(later), envelope.total), (0, 0));
     }
 
     proptest! {
