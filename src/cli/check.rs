@@ -10,6 +10,7 @@ use super::signals::Signals;
 use super::{Failure, environment, runtime, say};
 use crate::app::check_online;
 use crate::config::{self, Config, LoadError};
+use crate::shaping::state_file::StateFile;
 use crate::telemetry::{self, Metrics};
 use crate::tls::{self, Roots};
 
@@ -91,6 +92,10 @@ async fn ask(url: &str) -> Result<(), Failure> {
 fn check_file(path: &Path) -> Result<Config, Failure> {
     match config::load(path, &environment) {
         Ok((config, warnings)) => {
+            if let Some(objection) = StateFile::objection(&config.shaping.state_file) {
+                let at = path.display();
+                return Err(Failure::failed(format!("{at}: shaping.state_file: {objection}")));
+            }
             for warning in &warnings {
                 say(&format!("warning: {warning}"));
             }

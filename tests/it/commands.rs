@@ -36,6 +36,22 @@ async fn check_tells_every_mistake_with_its_place_and_exits_with_1() {
 }
 
 #[tokio::test]
+async fn check_tells_of_a_state_file_that_is_somebody_elses_and_leaves_it_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("own.yaml");
+    let path = path.to_str().unwrap();
+    let text = format!(
+        "version: 1\nlisteners: [{{listen: localhost:8080}}]\nshaping: {{state_file: {path}}}\n\
+         credentials: [{{name: a, level: read_only, api_key: \"file:/k\"}}]\n"
+    );
+    std::fs::write(path, &text).unwrap();
+    let (code, _, said) = run(&["check", "--config", path]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("shaping.state_file") && said.contains("somebody else's"), "{said}");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), text);
+}
+
+#[tokio::test]
 async fn the_shipped_configurations_have_no_mistakes() {
     for name in ["minimal", "emulator", "example"] {
         let path = format!("{}/config/{name}.yaml", env!("CARGO_MANIFEST_DIR"));

@@ -87,6 +87,7 @@ impl Checker<'_> {
         self.same_ports();
         self.same_sockets(listeners.as_deref());
         let log = self.log(raw.log.as_ref());
+        self.same_files(log.as_ref(), shaping.as_ref());
         let startup_timeout = self.span("startup_timeout", raw.startup_timeout, 30);
         let drain = self.drain(raw.drain.as_ref());
         let (health_listen, admin_listen) = own_listeners?;

@@ -1,7 +1,9 @@
 //! The process itself: the front door's settings, what it writes, how it ends.
 
 use super::Checker;
-use crate::config::model::{AuditSink, Choice, Drain, ForwardedFor, FrontDoor, Log, LogLevel};
+use crate::config::model::{
+    AuditSink, Choice, Drain, ForwardedFor, FrontDoor, Log, LogLevel, Shaping, StateFile,
+};
 use crate::config::raw;
 
 impl Checker<'_> {
@@ -48,6 +50,17 @@ impl Checker<'_> {
         };
         let level = written.level.unwrap_or(LogLevel::Info);
         Some(Log { level, format: written.format, audit })
+    }
+
+    /// One of the two would write over the other.
+    pub(super) fn same_files(&mut self, log: Option<&Log>, shaping: Option<&Shaping>) {
+        let audit = log.map(|log| &log.audit);
+        let kept = shaping.map(|shaping| &shaping.state_file);
+        if let (Some(AuditSink::File(audit)), Some(StateFile::At(kept))) = (audit, kept)
+            && audit == kept
+        {
+            self.error("shaping.state_file", "audit lines go to this file; give one of its own");
+        }
     }
 
     /// What happens between SIGTERM and the end.

@@ -33,6 +33,12 @@ pub fn name_hash(name: &str) -> u64 {
     name.bytes().fold(MAGIC, |hash, byte| mixed(hash, u64::from(byte)))
 }
 
+/// Whether a region begins as one of this layout, whatever follows.
+#[must_use]
+pub fn is_begun(region: &[u8]) -> bool {
+    region.starts_with(&MAGIC.to_le_bytes())
+}
+
 impl Head {
     /// The first bytes of the region.
     #[must_use]

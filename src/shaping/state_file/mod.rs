@@ -3,10 +3,11 @@
 //!
 //! It never fails a call. What was written is only believed by the process that follows on the same
 //! boot of the machine; what cannot be believed is taken for the worst that can have been. Two
-//! processes never use one file.
+//! processes never use one file, and a file that is plainly somebody else's is left as it is.
 
 pub mod head;
 pub mod layout;
+mod ours;
 mod words;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -24,6 +25,7 @@ use crate::os::Boot;
 use crate::telemetry::Metrics;
 use head::{Head, name_hash};
 use layout::{HEAD_BYTES, Nonsense, Places, REGION_BYTES};
+use ours::{BYTES_MAX, is_ours};
 
 /// Quotas that are kept; further ones are not.
 pub const REGIONS_MAX: usize = 256;
@@ -82,6 +84,8 @@ enum OpenError {
     Taken,
     #[error("it is no plain file")]
     NotAFile,
+    #[error("it is somebody else's: there is something in it, and no schedule")]
+    Foreign,
     #[error(transparent)]
     System(#[from] io::Error),
 }
@@ -91,11 +95,10 @@ impl StateFile {
     /// are not kept; the reason is told.
     #[must_use]
     pub fn open(at: &model::StateFile, boot: Option<Boot>, metrics: &Metrics) -> Option<Self> {
-        let paths = match at {
-            model::StateFile::None => return None,
-            model::StateFile::At(path) => std::slice::from_ref(path),
-            model::StateFile::Auto(paths) => paths,
-        };
+        let paths = paths(at);
+        if paths.is_empty() {
+            return None;
+        }
         let is_expected = matches!(at, model::StateFile::At(_));
         let Some(boot) = boot else {
             tracing::warn!(
@@ -124,32 +127,40 @@ impl StateFile {
     }
 
     fn open_at(path: &Path, boot: Boot, metrics: &Metrics) -> Result<Self, OpenError> {
-        let mut options = OpenOptions::new();
-        // Not to be held up by a pipe that stands in its place.
-        options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NONBLOCK);
-        let (mut file, is_new) = match options.clone().create_new(true).open(path) {
+        let mut options = careful();
+        options.write(true).mode(0o600);
+        let (file, is_new) = match options.clone().create_new(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 (options.open(path)?, false)
             }
             created => (created?, true),
         };
-        if !file.metadata()?.is_file() {
-            return Err(OpenError::NotAFile);
-        }
         // Held until the process ends, however it ends.
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Taken,
             TryLockError::Error(error) => OpenError::System(error),
         })?;
-        let mut bytes = Vec::new();
-        let bytes_max = REGIONS_MAX * REGION_BYTES;
-        (&mut file).take(bytes_max as u64).read_to_end(&mut bytes)?;
+        let bytes = read(&file)?;
         let owner = |region| Head::read(region).map(|head| head.name);
         let regions = bytes.chunks_exact(REGION_BYTES).map(owner).collect();
         let found = if is_new { Found::Nothing } else { Found::Regions(bytes) };
         let (path, has_failed) = (path.to_owned(), AtomicBool::new(false));
         let kept = Kept { file, path, has_failed, metrics: metrics.clone() };
         Ok(Self { kept: Arc::new(kept), boot, found, regions })
+    }
+
+    /// What is in the way of the file where it is configured to be, as far as that can be told without
+    /// writing: that there is none yet, or none that we may read, is no objection.
+    #[must_use]
+    pub fn objection(at: &model::StateFile) -> Option<String> {
+        let there = |path: &PathBuf| Some((path.display().to_string(), careful().open(path).ok()?));
+        let (path, file) = paths(at).iter().find_map(there)?;
+        match read(&file) {
+            Ok(_) | Err(OpenError::System(_)) => None,
+            Err(cause) => Some(format!(
+                "{path} is not used: {cause}; give a path that this process alone writes to, or none"
+            )),
+        }
     }
 
     /// What the process before this one sent of a quota.
@@ -211,6 +222,36 @@ impl StateFile {
         }
         Some(Keeper { kept: Arc::clone(&self.kept), offset, places: Places::new(&head) })
     }
+}
+
+/// Where the file may be; the first that can be had is used.
+fn paths(at: &model::StateFile) -> &[PathBuf] {
+    match at {
+        model::StateFile::None => &[],
+        model::StateFile::At(path) => std::slice::from_ref(path),
+        model::StateFile::Auto(paths) => paths,
+    }
+}
+
+/// Not to be held up by a pipe that stands in the file's place.
+fn careful() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    options
+}
+
+/// The regions of a file, unless it cannot be ours.
+fn read(file: &File) -> Result<Vec<u8>, OpenError> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    if !is_ours(&bytes, metadata.len()) {
+        return Err(OpenError::Foreign);
+    }
+    Ok(bytes)
 }
 
 impl Keeper {
@@ -288,6 +329,27 @@ mod tests {
             let at = model::StateFile::At(path.clone());
             assert!(StateFile::open(&at, Boot::current(), &metrics).is_none(), "{path:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_plainly_somebody_elses_stays_as_it_is_byte_for_byte() {
+        let metrics = Metrics::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("schedule");
+        let at = model::StateFile::At(path.clone());
+        assert_eq!(StateFile::objection(&at), None, "there is none yet");
+        for text in ["x", "version: 1\nlisteners: []\n", "{\"refresh_token\": \"the only one\"}"] {
+            std::fs::write(&path, text).unwrap();
+            let objection = StateFile::objection(&at).unwrap();
+            assert!(objection.contains("somebody else's"), "{objection}");
+            assert!(StateFile::open(&at, Boot::current(), &metrics).is_none());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert!(StateFile::objection(&model::StateFile::At(dir.path().to_owned())).is_some());
+        std::fs::write(&path, "").unwrap();
+        let file = StateFile::open(&at, Boot::current(), &metrics);
+        assert!(file.is_some(), "nothing is lost with an empty one");
+        assert_eq!(StateFile::objection(&at), None, "of a process that uses it");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Machine, STARTER, anyway, call, placed, s, settle};
 use crate::config::Config;
 use crate::shaping::Shaper;
+use crate::shaping::state_file::layout::REGION_BYTES;
 use crate::telemetry::Metrics;
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +61,8 @@ async fn after_a_reboot_and_from_a_broken_file_the_worst_is_assumed() {
     Machine::burst(&machine.start(STARTER)).await;
     assert!(began.elapsed() > s(12), "a whole burst has to be repaid: {:?}", began.elapsed());
     let path = machine.dir.path().join("schedule");
-    for bytes in [&b""[..], b"x", &[0; 200_000]] {
+    let whole = std::fs::read(&path).unwrap();
+    for bytes in [&b""[..], &whole[..5000], &[7; REGION_BYTES], &[0; 200_000]] {
         std::fs::write(&path, bytes).unwrap();
         let began = Instant::now();
         Machine::burst(&machine.start(STARTER)).await;
@@ -182,7 +184,7 @@ async fn the_first_quota_of_a_process_that_began_without_any_goes_on_where_the_f
     assert_eq!(Machine::burst(&reloaded()).await, 0, "the burst is remembered");
     tokio::time::advance(s(130)).await;
     assert_eq!(Machine::burst(&reloaded()).await, 12, "and so is that it is long ago");
-    std::fs::write(machine.dir.path().join("schedule"), "x").unwrap();
+    std::fs::write(machine.dir.path().join("schedule"), [0; 100]).unwrap();
     let began = Instant::now();
     Machine::burst(&reloaded()).await;
     assert!(began.elapsed() > s(12), "the worst is assumed: {:?}", began.elapsed());
