@@ -15,6 +15,8 @@ const SPREAD: Duration = Duration::from_millis(250);
 const WAIT_MAX_S: u64 = 25;
 /// More waiting calls than a quota of any plan lets through in ten minutes.
 const QUEUE_MAX: u64 = 100_000;
+/// One call, or 0.333 of three.
+const CALL_MIN: f64 = 0.99;
 /// Where the schedules are kept, where the system offers no other place.
 const STATE_DIRECTORY: &str = "/var/lib/datapulse-sidecar";
 /// The file's name in such a place.
@@ -38,6 +40,7 @@ impl Checker<'_> {
             let spread = self.span(&join(&at, "spread"), spread, 0);
             let tick = self.span(&join(&at, "tick"), quota.tick, 0);
             let limit = self.required(&at, "limit", quota.limit);
+            self.is_a_call(&at, quota);
             if let (Some(raw::Limit(limit)), Some(spread), Some(tick)) = (limit, spread, tick) {
                 let quota = Quota {
                     limit,
@@ -56,6 +59,23 @@ impl Checker<'_> {
             }
         }
         Some(quotas)
+    }
+
+    /// A process cannot keep to less than one call in a window, and several would send too many.
+    fn is_a_call(&mut self, at: &str, quota: &raw::Quota) {
+        let Some(raw::Share(share)) = quota.share else { return };
+        for (key, limit) in [("limit", quota.limit), ("also", quota.also)] {
+            let Some(raw::Limit(Some(rate))) = limit else { continue };
+            if f64::from(rate.calls) * share < CALL_MIN {
+                self.error(
+                    &join(at, "share"),
+                    format!(
+                        "is less than one call of `{key}`: give a larger one, and let no more \
+                         processes use the key than there are calls"
+                    ),
+                );
+            }
+        }
     }
 
     /// How calls wait for their turn.
