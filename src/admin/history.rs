@@ -85,6 +85,7 @@ mod tests {
             used_ratio,
             waiting: vec![WaitingReport { tenant: "a".to_owned(), calls: 2 }],
             paused_for_seconds: None,
+            held_back: None,
             throttled: 0,
             throttled_by_cause: BTreeMap::new(),
             learnt: Vec::new(),

@@ -211,6 +211,9 @@ fn quotas(quotas: &[QuotaReport], history: &History) -> Markup {
                                 dt { "paused by DataPulse for" }
                                 dd { span class="badge paused" { (span(pause)) } }
                             }
+                            @if let Some(held) = quota.held_back {
+                                dt { "since the start" } dd { (held.told()) }
+                            }
                             @if quota.foreign_usage > 0 {
                                 dt { "calls of others on this key" } dd { (quota.foreign_usage) }
                             }

@@ -56,7 +56,7 @@ pub use own_call::OwnPermit;
 pub use place::{Permit, Place};
 use place::{Turn, Waited};
 use quota::Quota;
-pub use report::{Learnt, QuotaReport, ShadowReport, WaitingReport};
+pub use report::{HeldBack, Learnt, QuotaReport, ShadowReport, WaitingReport};
 pub use sharing::SharedKey;
 use sharing::Sharing;
 use state_file::StateFile;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::IntGaugeVec;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +15,7 @@ use super::lines::Line;
 use super::moves::Heirs;
 use super::pace::Terms;
 use super::queue::Ticket;
-use super::report::QuotaReport;
+use super::report::{HeldBack, QuotaReport};
 use super::schedule::Schedule;
 use super::shadow::Shadow;
 use super::throttles::ThrottleCounts;
@@ -29,6 +28,8 @@ use crate::telemetry::Metrics;
 pub(super) struct Quota {
     pub(super) name: Box<str>,
     pub(super) began_at: Instant,
+    /// Until then calls are held back for what may have been sent before it began.
+    pub(super) held_until: Duration,
     turns: Mutex<Turns<Arc<Notify>>>,
     pub(super) heirs: Heirs,
     pub(super) is_retired: AtomicBool,
@@ -49,6 +50,7 @@ impl Quota {
         schedule: Schedule,
         metrics: &Metrics,
     ) -> Self {
+        let held_until = schedule.marks().bursts_from;
         let (turns, heirs) = (Mutex::new(Turns::new(schedule)), Heirs::default());
         let is_retired = AtomicBool::new(false);
         let (shadow, throttled, metrics) =
@@ -57,6 +59,7 @@ impl Quota {
         Self {
             name: name.into(),
             began_at,
+            held_until,
             turns,
             own_woken,
             heirs,
@@ -201,25 +204,6 @@ impl Quota {
         self.began_at + taken.charge.at
     }
 
-    /// Brings the gauges up to date that change by themselves.
-    pub(super) fn observe(&self) {
-        let (report, label) = (self.report(), [&*self.name]);
-        let lessons = self.learnt(1.0).len();
-        let metrics = &self.metrics;
-        let set = |gauge: &IntGaugeVec, value: u64| {
-            gauge.with_label_values(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        metrics.quota_used_ratio.with_label_values(&label).set(report.used_ratio);
-        set(&metrics.quotas.paused, report.paused_for_seconds.unwrap_or_default());
-        set(&metrics.quotas.foreign, report.foreign_usage);
-        set(&metrics.quotas.lessons, lessons as u64);
-        let gauge = &metrics.quotas.model_error;
-        match report.model_error {
-            Some(error) => gauge.with_label_values(&label).set(error),
-            None => drop(gauge.remove_label_values(&label)),
-        }
-    }
-
     /// What it looks like now; what is configured is for the caller to add.
     pub(super) fn report(&self) -> QuotaReport {
         let now = self.since(Instant::now());
@@ -239,6 +223,7 @@ impl Quota {
             used_ratio,
             waiting: turns.waiting(),
             paused_for_seconds: (!paused.is_zero()).then_some(paused.as_secs()),
+            held_back: HeldBack::of(&turns.schedule, self.held_until, now),
             throttled: self.throttled.count(),
             throttled_by_cause: self.throttled.by_cause(),
             learnt: Vec::new(),

@@ -1,10 +1,14 @@
 //! What is told of quotas: to `/status`, its table and its page. No field holds a secret.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 
 use super::Shaper;
+use super::quota::Quota;
+use super::schedule::Schedule;
 use crate::config::Config;
 
 /// A quota as `/status` shows it.
@@ -26,6 +30,8 @@ pub struct QuotaReport {
     pub waiting: Vec<WaitingReport>,
     /// Until the upstream's silence ends; absent when there is none.
     pub paused_for_seconds: Option<u64>,
+    /// Since the start, for what was or may have been sent before it; absent once that is over.
+    pub held_back: Option<HeldBack>,
     /// Answers 429 of the upstream's since the quota began.
     pub throttled: u64,
     /// How many of them had which cause: those of `upstream_throttled_total` that there were.
@@ -41,6 +47,15 @@ pub struct QuotaReport {
     pub near_limit_seconds: f64,
     /// What would have become of calls; absent unless `shaping.shadow` is on.
     pub shadow: Option<ShadowReport>,
+}
+
+/// What a quota holds back since the start, when it cannot know what was sent before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Until the next call leaves.
+    pub silent_for_seconds: u64,
+    /// Until calls may leave in bursts again.
+    pub paced_for_seconds: u64,
 }
 
 /// What would have become of calls that were not held back, since that began.
@@ -107,7 +122,7 @@ impl QuotaReport {
     /// For how long nine tenths of the share or more were used, in whole seconds; `None`: never.
     #[must_use]
     pub fn near_limit(&self) -> Option<u64> {
-        let near = std::time::Duration::try_from_secs_f64(self.near_limit_seconds);
+        let near = Duration::try_from_secs_f64(self.near_limit_seconds);
         near.ok().map(|near| near.as_secs()).filter(|seconds| *seconds > 0)
     }
 
@@ -125,6 +140,30 @@ impl QuotaReport {
     }
 }
 
+impl HeldBack {
+    /// At `now`, where that lasts until then.
+    pub(super) fn of(schedule: &Schedule, until: Duration, now: Duration) -> Option<Self> {
+        // A second that has begun is told as one.
+        let left = |until: Duration| until.saturating_sub(now).as_millis().div_ceil(1000);
+        let seconds = |until| u64::try_from(left(until)).unwrap_or(u64::MAX);
+        (schedule.is_kept() && now < until).then(|| Self {
+            silent_for_seconds: seconds(schedule.marks().clear_at),
+            paced_for_seconds: seconds(until),
+        })
+    }
+
+    /// In a sentence, for people.
+    #[must_use]
+    pub fn told(self) -> String {
+        let Self { silent_for_seconds: silent, paced_for_seconds: paced } = self;
+        let silent = if silent > 0 { format!("no call for {silent} s, ") } else { String::new() };
+        format!(
+            "held back since the start, for what was or may have been sent before it: {silent}no \
+             bursts for {paced} s"
+        )
+    }
+}
+
 impl ShadowReport {
     /// In a sentence, for people.
     #[must_use]
@@ -138,6 +177,27 @@ impl ShadowReport {
             self.would_refuse,
             self.waiting
         )
+    }
+}
+
+impl Quota {
+    /// Brings the gauges up to date that change by themselves.
+    pub(super) fn observe(&self) {
+        let (report, label) = (self.report(), [&*self.name]);
+        let lessons = self.learnt(1.0).len();
+        let metrics = &self.metrics;
+        let set = |gauge: &IntGaugeVec, value: u64| {
+            gauge.with_label_values(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        metrics.quota_used_ratio.with_label_values(&label).set(report.used_ratio);
+        set(&metrics.quotas.paused, report.paused_for_seconds.unwrap_or_default());
+        set(&metrics.quotas.foreign, report.foreign_usage);
+        set(&metrics.quotas.lessons, lessons as u64);
+        let gauge = &metrics.quotas.model_error;
+        match report.model_error {
+            Some(error) => gauge.with_label_values(&label).set(error),
+            None => drop(gauge.remove_label_values(&label)),
+        }
     }
 }
 
@@ -158,5 +218,47 @@ impl Shaper {
             })
         };
         self.quotas.iter().filter_map(report).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config;
+    use crate::os::Boot;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_back_since_the_start_is_told_until_it_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("schedule");
+        std::fs::write(&path, [0; 100]).unwrap();
+        let text = format!(
+            "version: 1\nlisteners: [{{listen: 'localhost:1'}}]\nquotas: {{q: {{limit: 61/min}}}}\n\
+             shaping: {{state_file: '{}'}}\n\
+             credentials: [{{name: a, level: admin, quota: q, api_key: 'file:/k'}}]\n",
+            path.display()
+        );
+        let (config, _) = config::parse(&text, "test", &|_| None).unwrap();
+        let at = Instant::now().checked_sub(Duration::from_secs(1000)).unwrap();
+        let boot = Boot { id: [1; 16], at };
+        let start = || Shaper::begin(&config, &Metrics::new().unwrap(), Some(boot));
+        let held = |shaper: &Shaper| shaper.report(&config)[0].held_back;
+        let shaper = start();
+        let first = held(&shaper).unwrap();
+        assert!((10..20).contains(&first.silent_for_seconds), "{first:?}");
+        assert_eq!(first.paced_for_seconds, 121);
+        assert!(first.told().contains("no call for 1"), "{}", first.told());
+        drop(shaper);
+        // The file is whole again, and what was not known before is not known now.
+        let shaper = start();
+        assert_eq!(held(&shaper), Some(first));
+        tokio::time::advance(Duration::from_secs(first.silent_for_seconds)).await;
+        let later = held(&shaper).unwrap();
+        assert!(!later.told().contains("no call"), "{}", later.told());
+        tokio::time::advance(Duration::from_secs(later.paced_for_seconds)).await;
+        assert_eq!(held(&shaper), None);
     }
 }

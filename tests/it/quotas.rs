@@ -319,6 +319,19 @@ async fn explain_tells_how_the_quota_is_used_what_was_learnt_and_of_a_key_that_i
 }
 
 #[tokio::test]
+async fn what_is_held_back_since_the_start_is_told_by_status_explain_and_the_page() {
+    // Nothing is known of the hour before, and the hour is not over.
+    let rig = two_credentials("quotas: {starter: {limit: 100/h}}", "").await;
+    let page = rig.client.get(rig.admin_url("/")).send().await.expect("an answer");
+    let page = page.text().await.expect("text");
+    for told in [page, rig.status(&[]).await, explained(&rig, "first").await] {
+        assert!(told.contains("held back since the start"), "{told}");
+        assert!(told.contains("no bursts for 3"), "{told}");
+    }
+    rig.finish().await;
+}
+
+#[tokio::test]
 async fn a_429_pauses_the_quota_and_the_call_is_sent_again() {
     let rig = rig().await;
     rig.emulator.throttle_api("1");

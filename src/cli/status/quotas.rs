@@ -18,13 +18,15 @@ fn cells(quota: &QuotaReport) -> [(&'static str, String); 5] {
     ]
 }
 
-/// What would have become of calls that are not held back, what others used, how DataPulse's count
-/// differs from ours, how long the quota was nearly used up, and what it learnt from its 429s.
+/// What is held back since the start, what would have become of calls that are not, what others used,
+/// how DataPulse's count differs from ours, how long the quota was nearly used up, and what it learnt
+/// from its 429s.
 fn beside(quota: &QuotaReport) -> impl Iterator<Item = String> {
     let foreign = (quota.foreign_usage > 0).then(|| {
         format!("{}: {} calls of others on the same key of late", quota.name, quota.foreign_usage)
     });
     let shadow = quota.shadow.as_ref().map(|one| format!("{}: {}", quota.name, one.told()));
+    let held = quota.held_back.map(|one| format!("{}: {}", quota.name, one.told()));
     let lessons = quota.learnt.iter().map(|one| format!("{}: {}", one.config, one.reason));
     let count = quota
         .told_count()
@@ -32,7 +34,7 @@ fn beside(quota: &QuotaReport) -> impl Iterator<Item = String> {
     let near = quota.near_limit().map(|near| {
         format!("{}: 90 % or more of the share used for {} in all", quota.name, seconds(near))
     });
-    shadow.into_iter().chain(foreign).chain(count).chain(near).chain(lessons)
+    held.into_iter().chain(shadow).chain(foreign).chain(count).chain(near).chain(lessons)
 }
 
 /// The quotas as a table; nothing when there are none.
