@@ -13,6 +13,7 @@ pub use client::{
     ANSWER_BYTES_MAX, ReadError, SharedClient, delivery_client, failure, http_client,
     http_client_with, read_capped,
 };
+pub(crate) use own::has_password;
 pub use own::{OwnCertificate, OwnCertificateError, OwnFileError};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;

@@ -198,12 +198,14 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, OwnCertificateError
             _ => Err(OwnCertificateError::UnusableKey),
         };
     }
-    let text = String::from_utf8_lossy(pem);
-    let encrypted = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
-    if encrypted.iter().any(|mark| text.contains(mark)) {
-        return Err(OwnCertificateError::EncryptedKey);
-    }
-    Err(OwnCertificateError::NoKey)
+    let has_password = has_password(pem);
+    Err(if has_password { OwnCertificateError::EncryptedKey } else { OwnCertificateError::NoKey })
+}
+
+/// Whether there is a key in PEM that a password protects, which nobody could type in.
+pub(crate) fn has_password(pem: &[u8]) -> bool {
+    let holds = |mark: &[u8]| pem.windows(mark.len()).any(|part| part == mark);
+    holds(b"-----BEGIN ENCRYPTED PRIVATE KEY") || holds(b"Proc-Type: 4,ENCRYPTED")
 }
 
 #[cfg(test)]

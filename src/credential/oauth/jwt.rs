@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::secret::SecretValue;
+use crate::tls;
 
 /// Why a key cannot sign. Says nothing of what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,10 @@ pub enum KeyProblem {
     /// An elliptic curve key in SEC 1 form: convert it with `openssl pkcs8 -topk8 -nodes`.
     #[error("an `EC PRIVATE KEY` is not read: convert it with `openssl pkcs8 -topk8 -nodes`")]
     Sec1,
-    /// The key is protected by a password, of another sort, broken or too short.
+    /// A password protects the key, and nobody could type it in: store it without one.
+    #[error("the key has a password: convert it with `openssl pkcs8 -topk8 -nodes`")]
+    Encrypted,
+    /// The key is a public one, of another sort, broken or too short.
     #[error("it is no usable RSA (from 2048 bits), P-256 or Ed25519 private key")]
     Unusable,
     /// `alg` names another algorithm than the key's own.
@@ -169,6 +173,10 @@ impl JwtKey {
 
 impl Pair {
     fn from_pem(text: &[u8]) -> Result<Self, KeyProblem> {
+        if tls::has_password(text) {
+            return Err(KeyProblem::Encrypted);
+        }
+        let mut other = KeyProblem::Unknown;
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
             let Ok((kind, der)) = section else { return Err(KeyProblem::Unusable) };
             let der = SecretValue::new(der);
@@ -179,11 +187,14 @@ impl Pair {
                 }
                 SectionKind::EcPrivateKey => return Err(KeyProblem::Sec1),
                 // `openssl ecparam -genkey` writes the curve first.
-                _ => continue,
+                _ => {
+                    other = KeyProblem::Unusable;
+                    continue;
+                }
             };
             return pair.ok_or(KeyProblem::Unusable);
         }
-        Err(KeyProblem::Unknown)
+        Err(other)
     }
 
     fn from_pkcs8(der: &[u8]) -> Option<Self> {
@@ -282,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_key_is_read_in_each_form_and_what_is_none_is_told_by_kind() {
-        use KeyProblem::{Incomplete, OtherAlgorithm, Unknown, Unusable};
+        use KeyProblem::{Encrypted, Incomplete, OtherAlgorithm, Unknown, Unusable};
         let (ed, _) = new_key().unwrap();
         let file = |fields: &Value| {
             let mut file = json!({"client_id": "robot", "private_key": ed});
@@ -299,6 +310,16 @@ mod tests {
         check(&file(&json!({"private_key": null})), Err(Incomplete));
         check(&file(&json!({"private_key": {"kty": "oct", "k": "AAAA"}})), Err(Unusable));
         check(&file(&json!({"private_key": "canary"})), Err(Unknown));
+        let block = |kind: &str, rest: &str| {
+            format!("-----BEGIN {kind}-----\n{rest}AAAA\n-----END {kind}-----\n")
+        };
+        let encrypted = block("ENCRYPTED PRIVATE KEY", "");
+        check(&encrypted, Err(Encrypted));
+        check(&file(&json!({"private_key": encrypted})), Err(Encrypted));
+        let rest = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
+        check(&block("RSA PRIVATE KEY", rest), Err(Encrypted));
+        check(&block("PUBLIC KEY", ""), Err(Unusable));
+        check(&block("CERTIFICATE", ""), Err(Unusable));
         check("canary", Err(Unknown));
         check("", Err(Unknown));
         check("{\"canary\"", Err(Unknown));
