@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error, StrDeserializer};
 
-use super::webhook::{body, signing_key};
+use super::webhook::{at_hand, body, signing_key};
 use super::{Failure, runtime, say};
 use crate::emulator::{Delivery, FLAWS, Flaw};
 use crate::secret::{SecretRef, SecretValue};
@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// Where it goes: a URL with the endpoint's path.
     to: url::Url,
     /// Where the secret that signs it is: `file:PATH`, `file:PATH#KEY` or `env:NAME`.
-    #[arg(long, value_name = "REFERENCE")]
+    #[arg(long, value_name = "REFERENCE", value_parser = at_hand)]
     secret: SecretRef,
     /// What is wrong with it: unsigned, forged, tampered, sha1, short or twice.
     #[arg(long, value_name = "FLAW", value_parser = flaw)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 
 use super::{Failure, runtime, say};
-use crate::secret::SecretRef;
+use crate::secret::{SecretRef, SecretRefError};
 use crate::store::{SecretStore, Stores};
 use crate::telemetry::{Metrics, error_chain};
 use crate::webhook::signature::{self, Signature, SigningKey};
@@ -31,7 +31,7 @@ enum Action {
     /// Example: `datapulse-sidecar webhook sign --secret file:/run/secrets/hook body.json`
     Sign {
         /// Where the secret is: `file:PATH`, `file:PATH#KEY` or `env:NAME`.
-        #[arg(long, value_name = "REFERENCE")]
+        #[arg(long, value_name = "REFERENCE", value_parser = at_hand)]
         secret: SecretRef,
         /// The body, byte for byte; without it, or as `-`, standard input.
         file: Option<PathBuf>,
@@ -42,7 +42,7 @@ enum Action {
     /// Example: `curl -s … | datapulse-sidecar webhook verify --secret env:HOOK --signature sha256=…`
     Verify {
         /// Where a secret is; may be given more than once.
-        #[arg(long, value_name = "REFERENCE", required = true)]
+        #[arg(long, value_name = "REFERENCE", required = true, value_parser = at_hand)]
         secret: Vec<SecretRef>,
         /// The header's value.
         #[arg(long, value_name = "VALUE")]
@@ -75,6 +75,18 @@ pub(super) fn webhook(args: &Args) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// A reference to a secret that is had without a store.
+pub(super) fn at_hand(text: &str) -> Result<SecretRef, String> {
+    if !text.starts_with("file:") && !text.starts_with("env:") {
+        return Err(
+            "this command asks neither Vault nor AWS: put the secret into a file that you \
+                    alone can read, and give file:PATH, file:PATH#KEY or env:NAME"
+                .to_owned(),
+        );
+    }
+    text.parse().map_err(|error: SecretRefError| error.to_string())
 }
 
 /// The secret behind a reference, fit to sign with.

@@ -223,6 +223,8 @@ async fn sign_and_verify_agree_and_say_what_is_wrong() {
         (&[&one], &signature[7..], &body, 1, "not `sha256=` and 64"),
         (&[&short], &signature, &body, 2, "fewer than 16 bytes"),
         (&["file:/nowhere/x"], &signature, &body, 2, "no such secret"),
+        (&["vault:secret/hook#key"], &signature, &body, 2, "give file:PATH"),
+        (&["aws:hook"], &signature, &body, 2, "give file:PATH"),
         (&[&one], &signature, "/nowhere/body", 2, "cannot be read"),
     ] {
         let (got, said) = verify(secrets, signature, body).await;
