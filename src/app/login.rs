@@ -121,6 +121,11 @@ impl LoginError {
         match self {
             Self::Keep(error) | Self::Lost(error) => to_write(error),
             Self::Client(error) => to_read(error),
+            Self::Exchange(_) => Some(
+                "look at auth.token_url and at what the credential says of its client, and log in \
+                 again"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

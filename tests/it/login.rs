@@ -199,6 +199,7 @@ async fn another_issuer_and_a_failed_exchange_are_told_on_the_page_and_in_the_te
     assert!(status == 502 && page.contains("The login failed"), "{status} {page}");
     let (code, said) = login.ended().await;
     assert!(code == Some(1) && said.contains("503"), "{code:?} {said}");
+    assert!(said.contains("look at auth.token_url"), "{said}");
     assert!(!stage.dir.path().join("alice").exists());
 }
 
