@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
-use super::{Failure, load, runtime, say, status, tenant_of};
+use url::Url;
+
+use super::{Failure, http_url, load, runtime, say, status, tenant_of};
 use crate::access::{Access, Denial, Grant};
 use crate::config::Config;
 use crate::config::model::{Action, Credential, Methods, Rate, Rule};
@@ -22,8 +24,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// Also asks the sidecar with this admin listener how the quota is used.
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    admin: Option<Url>,
 }
 
 pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
@@ -43,7 +45,7 @@ pub(super) fn explain(file: &Path, args: &Args) -> Result<(), Failure> {
 }
 
 /// The quota that such calls draw from, as a sidecar that runs has it.
-fn running(admin: &str, credential: &Credential) -> Result<String, Failure> {
+fn running(admin: &Url, credential: &Credential) -> Result<String, Failure> {
     let report = runtime(1)?.block_on(status::report(admin))?;
     let told =
         status::quotas::of_credential(&report, &credential.name, credential.quota.as_deref());

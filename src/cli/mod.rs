@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use url::Url;
 
 use crate::config::watch::ConfigWatch;
 use crate::config::{self, Config, ConfigWarning, LoadError};
@@ -108,6 +109,18 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar completions bash > /etc/bash_completion.d/datapulse-sidecar`
     Completions(completions::Args),
+}
+
+/// A URL with what only people leave out: `127.0.0.1:9465` is none, and `localhost:9465` one of another
+/// scheme.
+fn http_url(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => {
+            Err("a URL begins with http:// or https://".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A command that could not do what it was asked for.

@@ -7,7 +7,7 @@ use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error, StrDeserializer};
 
 use super::webhook::{at_hand, body, signing_key};
-use super::{Failure, runtime, say};
+use super::{Failure, http_url, runtime, say};
 use crate::emulator::{Delivery, FLAWS, Flaw};
 use crate::secret::{SecretRef, SecretValue};
 use crate::telemetry::{error_chain, trace};
@@ -21,6 +21,7 @@ const SHOWN_BYTES_MAX: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where it goes: a URL with the endpoint's path.
+    #[arg(value_parser = http_url)]
     to: url::Url,
     /// Where the secret that signs it is: `file:PATH`, `file:PATH#KEY` or `env:NAME`.
     #[arg(long, value_name = "REFERENCE", value_parser = at_hand)]

@@ -93,6 +93,19 @@ async fn status_of_a_sidecar_that_is_not_there_says_what_to_look_at() {
 }
 
 #[tokio::test]
+async fn an_address_without_its_scheme_is_told_how_it_begins() {
+    for args in [
+        &["status", "--admin", "127.0.0.1:9465"][..],
+        &["explain", "GET", "/v1/datasets", "--admin", "localhost:9465"],
+        &["emulator", "send-webhook", "--secret", "env:HOOK", "127.0.0.1:8090/hook"],
+    ] {
+        let (code, _, said) = run(args).await;
+        assert_eq!(code, Some(2), "{args:?}: {said}");
+        assert!(said.contains("begins with http://"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn the_demo_makes_calls_without_a_credential_and_reports() {
     let mut demo =
         Process::sidecar(&["demo", "--exit", "--listen", "localhost:0", "--quota-for", "6s"]);

@@ -6,8 +6,9 @@ mod table;
 use std::time::Duration;
 
 use tokio::time::interval;
+use url::Url;
 
-use super::{Failure, runtime, say};
+use super::{Failure, http_url, runtime, say};
 use crate::admin::Report;
 use crate::telemetry;
 use crate::tls::{self, Roots};
@@ -19,8 +20,8 @@ const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where the sidecar's admin listener is.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9465")]
-    admin: String,
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9465", value_parser = http_url)]
+    admin: Url,
     /// Prints the JSON as it came.
     #[arg(long)]
     json: bool,
@@ -60,12 +61,12 @@ async fn show(args: &Args) -> Result<String, Failure> {
 }
 
 /// What the sidecar with this admin listener tells.
-pub(super) async fn report(admin: &str) -> Result<Report, Failure> {
+pub(super) async fn report(admin: &Url) -> Result<Report, Failure> {
     read(&asked(admin).await?)
 }
 
-async fn asked(admin: &str) -> Result<String, Failure> {
-    fetch(admin).await.map_err(|cause| {
+async fn asked(admin: &Url) -> Result<String, Failure> {
+    fetch(admin.as_str()).await.map_err(|cause| {
         Failure::failed(format!(
             "no status from {admin}: {cause}; is the sidecar running, and is --admin its admin.listen?"
         ))

@@ -128,7 +128,8 @@ impl<'de> Deserialize<'de> for Size {
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Text {
-            expected: "a rate such as `100/min`, `2/s` or `1000/h`, or `unlimited`",
+            expected: "a rate, a whole number above 0 each `s`, `min` or `h` such as `100/min`, or \
+                       `unlimited`",
             read: rate,
             number: None,
         })
