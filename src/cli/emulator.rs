@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::signals::Signals;
-use super::{Failure, runtime, say, send_webhook};
-use crate::emulator::{ClientKey, Emulator, Kind, Limit, Rate, RateHeaders, Settings, new_key};
+use super::{Failure, runtime, say, send_webhook, within};
+use crate::emulator::{
+    ClientKey, Emulator, Kind, Limit, Rate, RateHeaders, Settings, TOKEN_LIFE, new_key,
+};
 
 /// What the emulator is to be like.
 #[derive(Debug, clap::Args)]
@@ -20,7 +22,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
     /// How long its tokens live: 1s to 24h.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = token_life)]
     token_life: Duration,
     /// A limit for each credential: 100 (a minute) or 10/s. Off by default.
     #[arg(long, value_name = "RATE", value_parser = rate)]
@@ -51,6 +53,10 @@ enum Action {
     /// Example: `datapulse-sidecar emulator send-webhook --secret env:HOOK --bad forged
     /// http://127.0.0.1:8090/webhooks/datapulse`
     SendWebhook(Box<send_webhook::Args>),
+}
+
+fn token_life(text: &str) -> Result<Duration, String> {
+    within(text, &TOKEN_LIFE, "1s to 24h")
 }
 
 fn rate(text: &str) -> Result<Rate, &'static str> {

@@ -18,9 +18,11 @@ mod webhook;
 mod completions;
 mod signals;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use url::Url;
@@ -109,6 +111,12 @@ enum Command {
     ///
     /// Example: `datapulse-sidecar completions bash > /etc/bash_completion.d/datapulse-sidecar`
     Completions(completions::Args),
+}
+
+/// A duration within these bounds, which `told` names.
+fn within(text: &str, bounds: &RangeInclusive<Duration>, told: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if bounds.contains(&span) { Ok(span) } else { Err(format!("give {told}")) }
 }
 
 /// A URL with what only people leave out: `127.0.0.1:9465` is none, and `localhost:9465` one of another

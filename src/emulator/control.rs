@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Client, ClientKey, Key, Limit, Settings,
+    Client, ClientKey, Key, Limit, Settings, TOKEN_LIFE,
     authorization::{Grants, Pending, Token},
     counters::Counters,
     faults::Fault,
@@ -209,8 +209,8 @@ impl Control {
 
     /// The life of tokens minted from now on, cut to a second up to 24 hours.
     pub fn set_token_life(&self, life: Duration) {
-        let day = Duration::from_secs(86_400);
-        self.state.lock().settings.token_life = life.clamp(Duration::from_secs(1), day);
+        let life = life.clamp(*TOKEN_LIFE.start(), *TOKEN_LIFE.end());
+        self.state.lock().settings.token_life = life;
     }
 
     /// The limit of each key, from now and from zero; `None` is no limit.

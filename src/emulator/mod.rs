@@ -16,7 +16,7 @@ mod webhooks;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use axum::Router;
 use tokio::{net::TcpListener, sync::watch};
@@ -33,6 +33,10 @@ pub use self::{
     webhooks::{Delivery, FLAWS, Flaw},
 };
 use crate::{config::model::Level, serve};
+
+/// A token lives so long, at least and at most.
+pub const TOKEN_LIFE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// An API key that the emulator knows.
 #[derive(Clone)]

@@ -93,6 +93,15 @@ async fn status_of_a_sidecar_that_is_not_there_says_what_to_look_at() {
 }
 
 #[tokio::test]
+async fn a_token_life_that_the_emulator_would_not_keep_is_refused() {
+    for life in ["0s", "48h", "never"] {
+        let (code, _, said) = run(&["emulator", "--token-life", life]).await;
+        assert_eq!(code, Some(2), "{life}: {said}");
+        assert!(life == "never" || said.contains("give 1s to 24h"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn an_address_without_its_scheme_is_told_how_it_begins() {
     for args in [
         &["status", "--admin", "127.0.0.1:9465"][..],

@@ -20,7 +20,7 @@ use url::Url;
 use self::listener::Listener;
 use self::page::Said;
 use super::signals::Signals;
-use super::{Failure, complain, load, runtime, say};
+use super::{Failure, complain, load, runtime, say, within};
 use crate::app::{Login, LoginError};
 use crate::config::Config;
 use crate::config::model::{CredentialKind, RefreshToken};
@@ -46,8 +46,7 @@ pub(super) struct Args {
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
-    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if TIMEOUT.contains(&wait) { Ok(wait) } else { Err("give 1s to 1h".to_owned()) }
+    within(text, &TIMEOUT, "1s to 1h")
 }
 
 /// An answer to the question, and whom to tell what came of it.
