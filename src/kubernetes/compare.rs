@@ -4,7 +4,8 @@
 
 use std::ptr;
 
-use super::manifest::{Entry, Item, ManifestError, Node};
+use super::error::ManifestError;
+use super::manifest::{Entry, Item, Node};
 
 /// What a pod gets.
 pub(super) struct Addition<'n> {

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::manifest::{Entry, Item, ManifestError, Node};
+use super::error::ManifestError;
+use super::manifest::{Entry, Item, Node};
 
 const MERGED: &str = "it is an alias, or merged with `<<`; write it out";
 const UNUSUAL: &str = "write its value below it, one key a line, or in braces";

@@ -6,70 +6,19 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
-use thiserror::Error;
+
+use super::error::ManifestError;
 
 /// Levels of nesting: those of schemas inside custom resource definitions come near half of it.
 const DEPTH_MAX: usize = 128;
 /// Values in the whole input, those that aliases repeat included.
 const NODES_MAX: usize = 5_000_000;
+/// What the reader tells of them: where each begins, and where what is in it ends.
+const EVENTS_MAX: usize = 2 * NODES_MAX;
+/// Documents in the whole input.
+const DOCUMENTS_MAX: usize = 100_000;
 /// Bytes of all values together, those that aliases repeat included.
 const SCALAR_BYTES_MAX: usize = 256 * 1024 * 1024;
-
-/// Why manifests were not changed. Nothing was written then.
-#[derive(Debug, Error)]
-pub enum ManifestError {
-    /// The input is not YAML from here on: correct it.
-    #[error("line {0}: this is not YAML; look at the indentation, quotes and colons")]
-    NotYaml(u64),
-    /// There is no way to add to it: the sentence says how to write it.
-    #[error("line {line}: nothing can be added to `{key}`: {why}")]
-    NoPlace {
-        /// From 1.
-        line: usize,
-        /// The key whose value it is.
-        key: String,
-        /// What about it.
-        why: &'static str,
-    },
-    /// Nothing would be added where somebody wants it.
-    #[error("--only {named}: there is no such workload in the input; there is {there}")]
-    NotThere {
-        /// As it was asked for.
-        named: String,
-        /// The first workloads that are there.
-        there: String,
-    },
-    /// The pod would open the sidecar to others, or could not run it.
-    #[error("{workload}: {why}")]
-    Unfit {
-        /// Kind and name.
-        workload: String,
-        /// What to change.
-        why: &'static str,
-    },
-    /// What stands there is also elsewhere, and nothing may be added there.
-    #[error(
-        "line {line}: `{key}` would be changed, too: it is an alias of what the sidecar is added to; \
-         write it out"
-    )]
-    Repeated {
-        /// From 1.
-        line: usize,
-        /// The key behind which the alias is.
-        key: String,
-    },
-    /// It is part of what is added, and it can be there only once.
-    #[error("line {line}: `{key}` is written by this command, with the sidecar; take it out")]
-    Taken {
-        /// From 1.
-        line: usize,
-        /// The label or annotation.
-        key: String,
-    },
-    /// What was written does not read as it was meant: a mistake of ours.
-    #[error("{0}: the result would not be what was meant; please report it with the manifest")]
-    Lost(String),
-}
 
 /// One value.
 #[derive(Debug)]
@@ -144,26 +93,36 @@ impl Node {
 /// Reads every document; the empty ones are left out.
 ///
 /// # Errors
-/// The line (from 1) where it stops being YAML.
-pub(super) fn read(text: &str) -> Result<Vec<Node>, u64> {
+/// [`ManifestError::NotYaml`] and [`ManifestError::TooMuch`], with the line from which on it is so.
+pub(super) fn read(text: &str) -> Result<Vec<Node>, ManifestError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
             max_nodes: NODES_MAX,
+            max_events: EVENTS_MAX,
+            max_documents: DOCUMENTS_MAX,
             max_total_scalar_bytes: SCALAR_BYTES_MAX,
         },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         merge_keys: MergeKeyPolicy::AsOrdinary,
         with_snippet: false,
     };
-    let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| error.location().map_or(1, |place| place.line().max(1)))?;
+    let documents: Vec<Spanned<Node>> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| refusal(&error))?;
     let mut documents: Vec<_> =
         documents.into_iter().map(|root| (offset(&root.referenced), root.value)).collect();
     for (at, root) in &mut documents {
         mark(root, opens(text, *at), text);
     }
     Ok(documents.into_iter().map(|(_, root)| root).collect())
+}
+
+fn refusal(error: &serde_saphyr::Error) -> ManifestError {
+    let line = error.location().map_or(1, |place| place.line().max(1));
+    match error {
+        serde_saphyr::Error::Budget { .. } => ManifestError::TooMuch(line),
+        _ => ManifestError::NotYaml(line),
+    }
 }
 
 /// Notes what stands in braces.

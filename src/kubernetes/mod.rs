@@ -3,6 +3,7 @@
 //! Text is added and none is lost: comments, order and quoting stay, in YAML and in JSON. The container is that of
 //! `charts/datapulse-sidecar-lib` (`tests/charts` compares them). Nothing here talks to a cluster.
 
+mod error;
 mod manifest;
 mod edit;
 mod compare;
@@ -13,6 +14,6 @@ mod pod;
 #[cfg(test)]
 mod tests;
 
-pub use manifest::ManifestError;
+pub use error::ManifestError;
 pub use place::inject;
 pub use pod::{Sidecar, SidecarError};

@@ -2,7 +2,8 @@
 
 use super::compare::{self, Addition};
 use super::edit::{Editor, Part};
-use super::manifest::{self, Entry, Item, ManifestError, Node};
+use super::error::ManifestError;
+use super::manifest::{self, Entry, Item, Node};
 use super::pod::{NAME, Sidecar, Workload};
 
 /// The label that says who injects: `embedded` is the command or a chart, all else a policy.
@@ -19,7 +20,7 @@ const NAMES_MAX: usize = 20;
 /// # Errors
 /// A workload that is named and not there, or the first manifest that cannot be changed; there is no half of a result.
 pub fn inject(text: &str, sidecar: &Sidecar, only: &[String]) -> Result<String, ManifestError> {
-    let documents = manifest::read(text).map_err(ManifestError::NotYaml)?;
+    let documents = manifest::read(text)?;
     let workloads: Vec<_> = documents.iter().flat_map(objects).filter_map(workload).collect();
     are_there(only, &workloads)?;
     let mut editor = Editor::new(text);
@@ -30,14 +31,14 @@ pub fn inject(text: &str, sidecar: &Sidecar, only: &[String]) -> Result<String, 
         }
         let parts = Parts::of(&workload, sidecar);
         add_sidecar(&mut editor, &workload, &parts)?;
-        let lost = |_line| ManifestError::Lost(workload.title);
+        let lost = |_| ManifestError::Lost(workload.title);
         let added = manifest::read(&parts.all()).map_err(lost)?;
         additions
             .extend(added.into_iter().map(|added| Addition { pod: workload.pod, added }).take(1));
     }
     let out = editor.write();
     // What was written is read again: it is as it was meant, and nothing else has changed.
-    let again = manifest::read(&out).map_err(|line| ManifestError::Lost(format!("line {line}")))?;
+    let again = manifest::read(&out).map_err(|error| ManifestError::Lost(error.to_string()))?;
     compare::only_added(&documents, &additions, &again)?;
     Ok(out)
 }

@@ -2,7 +2,8 @@
 //! says so, in each quota that says nothing itself. Nothing else of the text is touched.
 
 use super::edit::{Editor, Part};
-use super::manifest::{self, ManifestError, Node};
+use super::error::ManifestError;
+use super::manifest::{self, Node};
 use crate::config::Config;
 
 /// The text of a configuration, whose limited quotas begin paced.
@@ -10,7 +11,7 @@ use crate::config::Config;
 /// # Errors
 /// A quota is written in a way that nothing can be added to.
 pub(super) fn begin_paced(text: &str, config: &Config) -> Result<String, ManifestError> {
-    let documents = manifest::read(text).map_err(ManifestError::NotYaml)?;
+    let documents = manifest::read(text)?;
     let quotas = documents.first().and_then(|document| document.at(&["quotas"]));
     let Some(Node::Mapping(quotas)) = quotas else { return Ok(text.to_owned()) };
     let mut editor = Editor::new(text);

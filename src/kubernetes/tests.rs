@@ -170,6 +170,16 @@ fn what_nothing_can_be_added_to_is_refused_with_its_line() {
         "line 5: nothing can be added to `spec`",
     );
     refused("a: [\n", "this is not YAML");
+    refused(&"---\na: b\n".repeat(100_001), "line 200001: too much for one go");
+}
+
+#[test]
+fn a_cluster_full_of_manifests_is_read_at_once() {
+    let data: String = (0..260).map(|key| format!("  k{key}: v\n")).collect();
+    let map = |name| format!("---\nkind: ConfigMap\nmetadata:\n  name: m{name}\ndata:\n{data}");
+    // More than a million events, and more than a thousand documents, for the reader.
+    let text: String = (0..2000).map(map).collect();
+    assert_eq!(inject(&text, &sidecar(), &[]).unwrap(), text);
 }
 
 /// A selector cannot be changed on a living Deployment; and no app is a sidecar.
