@@ -39,7 +39,7 @@ impl<'a> Builder<'a> {
         Self { began_at, file, metrics }
     }
 
-    /// A quota as the process begins, or with the first ones that it has; `None` where nothing is shaped.
+    /// A quota as the process begins; `None` where nothing is shaped.
     pub(super) fn first(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
         let past = self.file.as_ref().map_or(Past::Untold, |file| file.past(name, self.now()));
         let (start, history) = match past {
@@ -58,6 +58,16 @@ impl<'a> Builder<'a> {
             }
         };
         self.begun(name, quota, start, history.as_ref())
+    }
+
+    /// One of the first quotas of a process that ran without any. What an earlier process sent is in the
+    /// file; what this one sent since is nowhere.
+    pub(super) fn late(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
+        let history = match self.file.as_ref().map(|file| file.past(name, self.now())) {
+            Some(Past::Known(history)) => Some(history),
+            _ => None,
+        };
+        self.begun(name, quota, Start::Unknown, history.as_ref())
     }
 
     /// A quota that an earlier configuration did not have.

@@ -134,14 +134,13 @@ impl Shaper {
     pub fn renewed(&self, before: &Config, now: &Config, metrics: &Metrics) -> Self {
         let (began_at, boot, file) = (self.began_at, self.boot, Arc::clone(&self.file));
         let tickets = Arc::clone(&self.tickets);
-        let mut is_start = false;
+        let mut is_opened = false;
         if before.quotas.is_empty() && !now.quotas.is_empty() {
             // Until now there was nothing to keep.
             let mut open = file.lock().unwrap_or_else(PoisonError::into_inner);
             if open.is_none() {
                 *open = StateFile::open(&now.shaping.state_file, boot, metrics);
-                // Unless something was sent that is not in it.
-                is_start = open.is_some() && self.left.is_empty();
+                is_opened = true;
             }
         }
         let sharing = Sharing::new(now, Some(&self.sharing));
@@ -157,7 +156,7 @@ impl Shaper {
         Self::build(now, parts, metrics, |builder, name, quota| match self.known(name) {
             Some(known) if before.quotas.get(name) == Some(quota) => Some(Arc::clone(known)),
             Some(known) => builder.changed(known, quota),
-            None if is_start => builder.first(name, quota),
+            None if is_opened => builder.late(name, quota),
             None => builder.added(name, quota),
         })
     }
