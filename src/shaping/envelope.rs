@@ -189,24 +189,28 @@ impl Envelope {
         self.sum(self.newest.saturating_sub(CELLS) + 1, self.newest + 1)
     }
 
-    /// For how long, from `from` until now, a window held at least so many sends, as far as that is
-    /// remembered; and until when this was looked at, which is where the last whole cell ends.
+    /// For how long, from `from` until now, a window held at least so many sends; and until when this was
+    /// looked at, which is where the last whole cell ends. What is not remembered any more is taken to
+    /// have been like what is.
     #[must_use]
     pub fn time_at(&mut self, least: u64, from: Duration, now: Duration) -> (Duration, Duration) {
         self.advance(now);
         let ended = self.position(now) / self.cell;
         // The first whose whole window is remembered.
         let oldest = (self.newest + CELLS).saturating_sub(self.length());
-        let first = (self.position(from) / self.cell).max(oldest);
+        let begun = self.position(from) / self.cell;
+        let first = begun.max(oldest);
         let mut held = self.sum(first.saturating_sub(CELLS - 1), first);
-        let mut cells: u32 = 0;
+        let mut cells = 0;
         for index in first..ended {
             held += self.counted(index);
-            cells += u32::from(held >= least);
+            cells += u64::from(held >= least);
             held -= self.counted(index.saturating_sub(CELLS - 1));
         }
         let until = ended.saturating_sub(self.length()).saturating_mul(self.cell);
-        (self.cell() * cells, Duration::from_nanos(until))
+        let (asked, seen) = (ended.saturating_sub(begun), ended.saturating_sub(first).max(1));
+        let near = self.cell.saturating_mul(cells).saturating_mul(asked) / seen;
+        (Duration::from_nanos(near), Duration::from_nanos(until))
     }
 
     /// For how long a cell counts as a whole.

@@ -346,6 +346,24 @@ mod tests {
     }
 
     #[test]
+    fn of_windows_of_a_second_what_is_not_remembered_is_taken_to_be_like_what_is() {
+        let second = Terms { limit: 20, window: Duration::from_secs(1), ..terms() };
+        let mut schedule = Schedule::new(second, None, Start::Idle, ms(0));
+        schedule.keep(false);
+        let mut near = ms(0);
+        for tick in 0..3_600 {
+            let now = ms(tick * 50);
+            assert!(schedule.admit(now).is_ok());
+            if tick % 300 == 299 {
+                near += schedule.near_limit(now);
+            }
+        }
+        assert!((ms(176_000)..ms(181_000)).contains(&near), "{near:?} of 180 s, asked each 15 s");
+        let hours = ms(36_000_000);
+        assert_eq!(schedule.near_limit(hours), ms(0), "nothing was sent of late");
+    }
+
+    #[test]
     fn a_charge_that_is_given_back_is_a_permit_for_the_next() {
         let mut schedule = Schedule::new(terms(), None, Start::Unknown, ms(0));
         let charge = schedule.admit(ms(0)).unwrap();

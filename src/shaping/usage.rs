@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::schedule::Schedule;
 
+/// What was used longer ago says nothing of now; who wants to know all of it asks more often.
+const LOOK_BACK: Duration = Duration::from_secs(120);
+
 impl Schedule {
     /// Requests in the last window.
     #[must_use]
@@ -11,10 +14,12 @@ impl Schedule {
         self.pace.used(now)
     }
 
-    /// For how long nine tenths of the limit or more were used, since this was asked last.
+    /// For how long nine tenths of the limit or more were used, since this was asked last, or in the last
+    /// two minutes. Of windows of a second, only the last three are remembered: the rest is estimated.
     pub fn near_limit(&mut self, now: Duration) -> Duration {
         let least = (u64::from(self.limit()) * 9).div_ceil(10);
-        let (near, until) = self.pace.envelope.time_at(least, self.near_from, now);
+        let from = self.near_from.max(now.saturating_sub(LOOK_BACK));
+        let (near, until) = self.pace.envelope.time_at(least, from, now);
         self.near_from = until;
         near
     }
