@@ -73,8 +73,11 @@ async fn look_at(
         return;
     }
     if let Some(finding) = unwritable(credential, stores).await {
+        let is_bad = !finding.is_good;
         findings.push(finding);
-        return;
+        if is_bad {
+            return;
+        }
     }
     let (is_good, text) = match issuers.try_out(credential, secrets).await {
         Err(error) => (false, advised(format!("no token: {}", error_chain(&error)), next(&error))),
@@ -90,8 +93,9 @@ async fn look_at(
     findings.push(Finding { is_good, text: format!("{}: {text}", credential.name) });
 }
 
-/// Why what comes of a credential could not be written back, where it is. A secret of the environment
-/// cannot be, which the configuration's warning says.
+/// Why what comes of a credential could not be written back, where it is: a session token is used all the
+/// same, and a refresh token is not. A secret of the environment cannot be, which the configuration's
+/// warning says.
 async fn unwritable(credential: &Credential, stores: &dyn SecretStore) -> Option<Finding> {
     let at = credential.kind.secret();
     if !credential.kind.is_written_back() || matches!(at, SecretRef::Env { .. }) {
@@ -99,8 +103,11 @@ async fn unwritable(credential: &Credential, stores: &dyn SecretStore) -> Option
     }
     let error = stores.may_put(at).await.err()?;
     let text = advised(error_chain(&error), to_write(&error));
-    let text = format!("{}: what is renewed cannot be written back: {text}", credential.name);
-    Some(Finding { is_good: false, text })
+    let is_good = matches!(credential.kind, CredentialKind::SessionToken(_));
+    let used = if is_good { "it can be used, but " } else { "" };
+    let name = &credential.name;
+    let text = format!("{name}: {used}what is renewed cannot be written back: {text}");
+    Some(Finding { is_good, text })
 }
 
 /// What to do where there is no token.

@@ -92,12 +92,12 @@ async fn ask(url: &str) -> Result<(), Failure> {
 fn check_file(path: &Path) -> Result<Config, Failure> {
     match config::load(path, &environment) {
         Ok((config, warnings)) => {
+            for warning in &warnings {
+                say(&format!("warning: {warning}"));
+            }
             if let Some(objection) = StateFile::objection(&config.shaping.state_file) {
                 let at = path.display();
                 return Err(Failure::failed(format!("{at}: shaping.state_file: {objection}")));
-            }
-            for warning in &warnings {
-                say(&format!("warning: {warning}"));
             }
             say(&format!(
                 "{}: no mistakes; {} listeners, {} credentials, {} tenants",
