@@ -173,12 +173,11 @@ impl JwtKey {
 
 impl Pair {
     fn from_pem(text: &[u8]) -> Result<Self, KeyProblem> {
-        if tls::has_password(text) {
-            return Err(KeyProblem::Encrypted);
-        }
-        let mut other = KeyProblem::Unknown;
+        let has_password = tls::has_password(text);
+        let unusable = if has_password { KeyProblem::Encrypted } else { KeyProblem::Unusable };
+        let mut other = if has_password { KeyProblem::Encrypted } else { KeyProblem::Unknown };
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
-            let Ok((kind, der)) = section else { return Err(KeyProblem::Unusable) };
+            let Ok((kind, der)) = section else { return Err(unusable) };
             let der = SecretValue::new(der);
             let pair = match kind {
                 SectionKind::PrivateKey => Self::from_pkcs8(der.expose()),
@@ -188,11 +187,11 @@ impl Pair {
                 SectionKind::EcPrivateKey => return Err(KeyProblem::Sec1),
                 // `openssl ecparam -genkey` writes the curve first.
                 _ => {
-                    other = KeyProblem::Unusable;
+                    other = unusable;
                     continue;
                 }
             };
-            return pair.ok_or(KeyProblem::Unusable);
+            return pair.ok_or(unusable);
         }
         Err(other)
     }
@@ -315,6 +314,7 @@ mod tests {
         };
         let encrypted = block("ENCRYPTED PRIVATE KEY", "");
         check(&encrypted, Err(Encrypted));
+        check(&format!("{ed}{encrypted}"), Ok("EdDSA"));
         check(&file(&json!({"private_key": encrypted})), Err(Encrypted));
         let rest = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
         check(&block("RSA PRIVATE KEY", rest), Err(Encrypted));
