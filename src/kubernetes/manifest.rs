@@ -101,6 +101,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, ManifestError> {
             max_nodes: NODES_MAX,
             max_events: EVENTS_MAX,
             max_documents: DOCUMENTS_MAX,
+            // What aliases repeat counts as values; how many an anchor has says nothing.
+            enforce_alias_anchor_ratio: false,
             max_total_scalar_bytes: SCALAR_BYTES_MAX,
         },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,

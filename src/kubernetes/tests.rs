@@ -180,6 +180,9 @@ fn a_cluster_full_of_manifests_is_read_at_once() {
     // More than a million events, and more than a thousand documents, for the reader.
     let text: String = (0..2000).map(map).collect();
     assert_eq!(inject(&text, &sidecar(), &[]).unwrap(), text);
+    // One anchor and many aliases.
+    let text = format!("kind: ConfigMap\nlist:\n- &a b\n{}", "- *a\n".repeat(300));
+    assert_eq!(inject(&text, &sidecar(), &[]).unwrap(), text);
 }
 
 /// A selector cannot be changed on a living Deployment; and no app is a sidecar.
