@@ -203,10 +203,16 @@ fn a_port_leads_to_the_listener_that_is_meant() {
             "the Service leads to port 8080 (ports.proxy) of the pod, where nobody listens",
         );
     }
-    let config = "config: {listeners: [{listen: 'localhost:9000'}]}";
-    let sentence = "apps call port 8080 (ports.proxy), and localhost:9000 is another one";
-    embedded(&format!("sidecar: {{{config}}}\n"), sentence);
-    injector(&format!("injector: {{profiles: {{default: {{{config}}}}}}}\n"), sentence);
+    // In an app's own pod nothing but the app leads there.
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("values.yaml");
+    let config = "config: {listeners: [{listen: 'localhost:8081'}, {listen: 'localhost:8082'}]}";
+    fs::write(&file, format!("sidecar: {{{config}}}\n")).expect("written");
+    for helm in Helm::BOTH {
+        let base = "examples/ci/default-values.yaml";
+        let rendered = helm.template("examples", &["--values", base, "--values", path(&file)]);
+        assert!(rendered.expect("a listener a tenant").contains("localhost:8082"), "{helm:?}");
+    }
 }
 
 #[test]

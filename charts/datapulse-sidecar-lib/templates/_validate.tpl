@@ -40,22 +40,18 @@
   {{- fail (printf "%s: ports.health is %d, as ports.proxy is: two listeners cannot have one port" $at $port) -}}
 {{- end -}}
 {{- $listeners := get .v.config "listeners" | default list -}}
-{{- $isGateway := eq .mode "gateway" -}}
-{{- $elsewhere := "" -}}
-{{- $isThere := not $listeners -}}
-{{- range $listeners -}}
-  {{- $listen := toString .listen -}}
-  {{- $isOpen := not (regexMatch "^(127\\.|localhost:|\\[::1\\]|unix:)" $listen) -}}
-  {{- if and (or $isOpen (not $isGateway)) (or (contains "${" $listen) (eq (regexFind "[0-9]+$" $listen) (toString $port))) -}}
-    {{- $isThere = true -}}
-  {{- else if not (hasPrefix "unix:" $listen) -}}
-    {{- $elsewhere = $listen -}}
+{{- if and $listeners (eq .mode "gateway") -}}
+  {{- $isThere := false -}}
+  {{- range $listeners -}}
+    {{- $listen := toString .listen -}}
+    {{- $isOpen := not (regexMatch "^(127\\.|localhost:|\\[::1\\]|unix:)" $listen) -}}
+    {{- if and $isOpen (or (contains "${" $listen) (eq (regexFind "[0-9]+$" $listen) (toString $port))) -}}
+      {{- $isThere = true -}}
+    {{- end -}}
   {{- end -}}
-{{- end -}}
-{{- if and (not $isThere) $isGateway -}}
-  {{- fail (printf "%s: config.listeners: the Service leads to port %d (ports.proxy) of the pod, where nobody listens: leave it out, or have one listen on [::]:%d" $at $port $port) -}}
-{{- else if and (not $isThere) $elsewhere -}}
-  {{- fail (printf "%s: config.listeners: apps call port %d (ports.proxy), and %s is another one: leave it out, or name its port there" $at $port $elsewhere) -}}
+  {{- if not $isThere -}}
+    {{- fail (printf "%s: config.listeners: the Service leads to port %d (ports.proxy) of the pod, where nobody listens: leave it out, or have one listen on [::]:%d" $at $port $port) -}}
+  {{- end -}}
 {{- end -}}
 {{- end }}
 
