@@ -24,20 +24,21 @@ status=0
 cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 [ "$status" -ne 0 ] || exit 0
 
-# A line for each test that failed: the option that names its target, and its name.
+# A line for each test that failed: the option that names its target, and its name. Of a target, the list
+# behind the last `failures:` counts; what is before it is what the tests printed.
 failed=$(awk '
     /^ +Running unittests src\/lib.rs/ { target = "--lib" }
     /^ +Running unittests src\/main.rs/ { target = "--bins" }
     /^ +Running tests\// { split($2, path, "[/.]"); target = "--test=" path[2] }
     /^ +Doc-tests / { target = "--doc" }
-    /^failures:$/ { is_list = 1; next }
-    /^test result: / { is_list = 0 }
-    is_list && /^    [a-z0-9_:]+$/ { print target, $1 }
+    /^failures:$/ { is_list = 1; list = ""; next }
+    /^test result: / { if (is_list) printf "%s", list; is_list = 0 }
+    is_list && /^    [a-z0-9_:]+$/ { list = list target " " $1 "\n" }
 ' "$log" | sort -u)
 listed=$(grep -c . <<<"$failed" || true)
 told=$(awk '/^test result: FAILED/ { for (i = 1; i < NF; i++) if ($(i + 1) == "failed;") n += $i } END { print n + 0 }' "$log")
 targets=$(grep -c '^test result: FAILED' "$log" || true)
-ended=$(grep -cE '^    `[^`]+`$' "$log" || true)
+ended=$(awk '/^error: [0-9]+ targets? failed:$/ { is_list = 1 } is_list && /^    `[^`]+`$/ { n++ } END { print n + 0 }' "$log")
 
 if [ "$listed" -eq 0 ] || [ "$listed" -ne "$told" ] || [ "$targets" -ne "$ended" ] || [ "$listed" -gt "$again" ]; then
     exit "$status"
