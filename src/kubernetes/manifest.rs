@@ -120,9 +120,16 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, ManifestError> {
 }
 
 fn refusal(error: &serde_saphyr::Error) -> ManifestError {
+    use serde_saphyr::Error;
     let line = error.location().map_or(1, |place| place.line().max(1));
-    match error {
-        serde_saphyr::Error::Budget { .. } => ManifestError::TooMuch(line),
+    let mut cause = error;
+    while let Error::AliasError { error, .. } = cause {
+        cause = error;
+    }
+    match cause {
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => ManifestError::TooMuch(line),
         _ => ManifestError::NotYaml(line),
     }
 }

@@ -171,6 +171,9 @@ fn what_nothing_can_be_added_to_is_refused_with_its_line() {
     );
     refused("a: [\n", "this is not YAML");
     refused(&"---\na: b\n".repeat(100_001), "line 200001: too much for one go");
+    let one = format!("all:\n- &a {{{}}}\n", "k: v, ".repeat(250));
+    let many = format!("{one}{}", "- *a\n".repeat(20_000));
+    refused(&many, "too much for one go");
 }
 
 #[test]
