@@ -61,7 +61,7 @@ impl<'a> Builder<'a> {
     }
 
     /// One of the first quotas of a process that ran without any. What an earlier process sent is in the
-    /// file; what this one sent since is nowhere.
+    /// file; what this one sent since is nowhere, so that there are no bursts whatever the file says.
     pub(super) fn late(&mut self, name: &str, quota: &model::Quota) -> Option<Arc<Quota>> {
         let history = match self.file.as_ref().map(|file| file.past(name, self.now())) {
             Some(Past::Known(history)) => Some(history),
