@@ -104,9 +104,9 @@ async fn unwritable(credential: &Credential, stores: &dyn SecretStore) -> Option
     let error = stores.may_put(at).await.err()?;
     let text = advised(error_chain(&error), to_write(&error));
     let is_good = matches!(credential.kind, CredentialKind::SessionToken(_));
-    let used = if is_good { "it can be used, but " } else { "" };
+    let used = if is_good { "is used, and " } else { "" };
     let name = &credential.name;
-    let text = format!("{name}: {used}what is renewed cannot be written back: {text}");
+    let text = format!("{name}: what is renewed {used}cannot be written back: {text}");
     Some(Finding { is_good, text })
 }
 

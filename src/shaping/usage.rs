@@ -15,7 +15,7 @@ impl Schedule {
     }
 
     /// For how long nine tenths of the limit or more were used, since this was asked last, or in the last
-    /// two minutes. Of windows of a second, only the last three are remembered: the rest is estimated.
+    /// two minutes. Of windows of a second, some three are remembered: the rest is estimated.
     pub fn near_limit(&mut self, now: Duration) -> Duration {
         let least = (u64::from(self.limit()) * 9).div_ceil(10);
         let from = self.near_from.max(now.saturating_sub(LOOK_BACK));

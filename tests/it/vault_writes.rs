@@ -155,7 +155,7 @@ async fn check_online_tells_that_what_is_renewed_cannot_be_written_and_writes_no
     let line =
         r#"path "secret/data/datapulse/session" { capabilities = ["read", "create", "update"] }"#;
     let is_good = "reader: its token is taken";
-    let but = "it can be used, but what is renewed cannot be written back";
+    let but = "what is renewed is used, and cannot be written back";
     for (kind, at, capabilities, code, told) in [
         ("refresh_token: {client_id: cli, ", "secret/datapulse/session", read, 1, [line, ""]),
         ("session_token: {", "secret/datapulse/session", read, 0, [line, is_good]),
